@@ -1,0 +1,51 @@
+# Two commands matter: `make chat` and `make test`. Both work on a fresh machine with Python 3.11+ and make.
+PYTHON ?= python3
+VENV   ?= .venv
+PROMPT ?=
+ARGS   ?=
+PIP     = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help chat test test-all lint types format clean
+
+help:            ## show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+chat: $(VENV)/.train  ## set up, fetch the default model, answer PROMPT="..." or open a chat
+	@$(VENV)/bin/deepseek chat $(if $(PROMPT),--prompt "$$PROMPT") $(ARGS)
+
+test: lint types  ## set up what tests need, then lint, types and tests (under 15 minutes)
+	$(VENV)/bin/python -m pytest -m "not slow" $(ARGS)
+
+test-all: lint types  ## the same with the slow tests
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: style and import order
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.dev  ## rewrite files in the house style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:           ## remove the virtual environment and caches (models stay in the cache folder)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+
+export PROMPT
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.train: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (PyTorch among it: a few minutes the first time) ..."
+	$(PIP) -e ".[train]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing what the tests need into $(VENV) ..."
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.train

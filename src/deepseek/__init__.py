@@ -1,0 +1,31 @@
+"""deepseek: the whole life of a mixture-of-experts model. Public names are imported when first used.
+
+Importing this package loads neither PyTorch nor NumPy, so that a command answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepseek.config import ModelConfig as ModelConfig
+    from deepseek.models.auto import AutoModel as AutoModel
+    from deepseek.tokenizer import AutoTokenizer as AutoTokenizer
+
+__version__ = "0.1.0.dev0"
+
+_HOME_OF = {
+    "AutoModel": "deepseek.models.auto",
+    "AutoTokenizer": "deepseek.tokenizer",
+    "ModelConfig": "deepseek.config",
+}
+__all__ = ["AutoModel", "AutoTokenizer", "ModelConfig", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'deepseek' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,53 @@
+"""The table of verbs, and the one place where errors become messages and exit codes."""
+
+import os
+import sys
+
+import typer
+
+from deepseek import __version__
+from deepseek.cli.console import err
+from deepseek.errors import DeepseekError
+
+app = typer.Typer(
+    name="deepseek",
+    help="Run, inspect and convert mixture-of-experts models on the machine at hand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"deepseek {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a mendable error (said in one message), 2 wrong usage, 130 interrupted."""
+    try:
+        app()
+    except DeepseekError as error:
+        err.print(f"[bold red]error:[/] {_plain(error)}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `deepseek models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+def _plain(error: BaseException) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
