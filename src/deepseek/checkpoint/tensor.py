@@ -1,9 +1,12 @@
 """RawTensor: a weight as it lies in its file, never widened unless asked."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deepseek.checkpoint.dtypes import byte_size
 
 Bytes = NDArray[np.uint8]
 
@@ -22,3 +25,35 @@ class RawTensor:
     data: Bytes
     scale: "RawTensor | None" = None
     scale_block: tuple[int, int] | None = None
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    def slice_first(self, start: int, stop: int) -> "RawTensor":
+        """Entries start to stop of the first dimension, sharing the bytes.
+
+        Rows of a block-scaled matrix can only be cut between blocks (or at its end).
+        """
+        assert 0 <= start <= stop <= self.shape[0], (start, stop, self.shape)
+        shape = (stop - start, *self.shape[1:])
+        entry = byte_size(self.dtype, (1, *self.shape[1:]))
+        scale = self._scale_of(start, stop)
+        return replace(self, shape=shape, data=self.data[start * entry : stop * entry], scale=scale)
+
+    def entry(self, index: int) -> "RawTensor":
+        """One entry of the first dimension, which falls away, sharing the bytes."""
+        cut = self.slice_first(index, index + 1)
+        scale = None if cut.scale is None else replace(cut.scale, shape=cut.scale.shape[1:])
+        return replace(cut, shape=cut.shape[1:], scale=scale)
+
+    def _scale_of(self, start: int, stop: int) -> "RawTensor | None":
+        if self.scale is None:
+            return None
+        if len(self.shape) > 2:  # the scale has the same leading dimensions
+            return self.scale.slice_first(start, stop)
+        assert self.scale_block is not None
+        rows = self.scale_block[0]
+        assert start % rows == 0, "cut within an FP8 block"
+        assert stop % rows == 0 or stop == self.shape[0], "cut within an FP8 block"
+        return self.scale.slice_first(start // rows, -(-stop // rows))
