@@ -1,0 +1,283 @@
+"""The tokenizer: one class, whatever the file it came from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deepseek.errors import TokenizerError
+from deepseek.tokenizer import chat_template as chat
+from deepseek.tokenizer.control_text import ControlText
+from deepseek.tokenizer.stream import PieceRule, StreamDecoder, read_rule
+from deepseek.tokenizer.tokenizer_json import build_backend, guarded
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Tokenizer:
+    """Text to ids and back. Made by `AutoTokenizer.from_pretrained` or `tokenizer_from_gguf`; safe to share.
+
+    Special tokens in a text: `encode` reads `<|im_end|>` as the token, as Transformers does, unless
+    `parse_special=False`. `encode_chat` reads it as the token only where the template wrote it: what a user, a tool or
+    a document says is always text. See `deepseek.tokenizer.control_text`.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        templates: Mapping[str, str] | None = None,
+        *,
+        where: str = "tokenizer.json",
+    ) -> None:
+        """`spec` is a `tokenizer.json`, `config` a `tokenizer_config.json`, `templates` chat templates by name."""
+        self.config: dict[str, Any] = dict(config or {})
+        self.templates: dict[str, str] = dict(templates or {})
+        self._where = where
+        self._backend = build_backend(spec, where)
+        self._special = _special_names(self.config, where)
+        self._rule: PieceRule = read_rule(spec.get("decoder"))
+        guarded(self._add_named_tokens, where)
+        guarded(self._set_bos_eos, where)
+        added = self._backend.get_added_tokens_decoder()
+        self._added = {token_id: token.content for token_id, token in added.items()}
+        self.special_ids: frozenset[int] = frozenset(token_id for token_id, token in added.items() if token.special)
+        self._cache: dict[int, bytes] = {}
+
+    # Vocabulary
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """One more than the largest id; a model may have more rows than this, padded."""
+        return 1 + max(self._backend.get_vocab(with_added_tokens=True).values())
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._special_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._special_id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._special_id("pad_token")
+
+    @property
+    def unk_token_id(self) -> int | None:
+        return self._special_id("unk_token")
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """The named ones, for example {"bos_token": "<s>"}; what chat templates see."""
+        return dict(self._special)
+
+    def token_to_id(self, token: str) -> int | None:
+        return self._backend.token_to_id(token)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The piece as the vocabulary spells it (`Ġthe`), None for an id without one."""
+        if not 0 <= token_id < 2**32:
+            raise TokenizerError(f"{token_id} is no token id")
+        return self._backend.id_to_token(token_id)
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    # Text
+
+    def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
+        """Ids exactly as Transformers gives them.
+
+        `add_special_tokens` adds bos and eos where the tokenizer says so. With `parse_special=False` no control token
+        comes out of the text itself, special or not: `<|im_end|>` and `<think>` are characters.
+        """
+        _check_text(text)
+        if parse_special:
+            return guarded(lambda: self._backend.encode(text, add_special_tokens=add_special_tokens).ids, "encode")
+        ids = self._control.encode_literally(text)
+        return [*self.added_around[0], *ids, *self.added_around[1]] if add_special_tokens else ids
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of these ids, never tidied up. An id without a token (a padded row) prints nothing."""
+        return self.stream(skip_special_tokens=skip_special_tokens).push_all(ids)
+
+    def stream(self, *, skip_special_tokens: bool = False) -> StreamDecoder:
+        """A decoder for ids that come one at a time."""
+        skip = self.special_ids if skip_special_tokens else frozenset[int]()
+        return StreamDecoder(self.id_to_token, self._rule, skip, self._cache)
+
+    # Chats
+
+    @property
+    def chat_template(self) -> str | None:
+        """The default template, None if there is none (or only named ones: see `templates`)."""
+        return self.templates.get("default")
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template: str | None = None,
+        limits: chat.TemplateLimits | None = None,
+        **template_kwargs: Any,
+    ) -> str:
+        """The prompt as text, as Transformers renders it.
+
+        For a prompt to run, use `encode_chat`: encoding this text would let user text forge control tokens.
+        `chat_template` is the name of one of `templates`, or a template itself.
+        """
+        return chat.render(
+            self._choose(chat_template, tools), messages, tools=tools, add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message, limits=limits, **{**self._special, **template_kwargs},
+        )  # fmt: skip
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        chat_template: str | None = None,
+        limits: chat.TemplateLimits | None = None,
+        trust_content: bool = False,
+        **template_kwargs: Any,
+    ) -> list[int]:
+        """The prompt as ids. Equal to Transformers' unless a message, tool or argument contains a control token's text.
+
+        Such text becomes ordinary text, except `<think>` and `<tool_call>` (and their ends) in what an assistant said.
+        `trust_content=True` reads all of it as tokens, for data you wrote yourself.
+        """
+        template = self._choose(chat_template, tools)
+        options: dict[str, Any] = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": continue_final_message,
+            "limits": limits,
+        }
+        if trust_content:
+            text = chat.render(template, messages, tools=tools, **options, **{**self._special, **template_kwargs})
+            return self.encode(text, add_special_tokens=False)
+        given = {"messages": chat.plain_messages(messages), "tools": chat.plain_tools(tools), **template_kwargs}
+        breaker = self._control.breaker(template, given)
+        marked = {key: self._control.mark(value, breaker) for key, value in given.items() if key != "messages"}
+        marked["messages"] = self._control.mark_messages(given["messages"], breaker)
+        text = chat.render(template, **{**self._special, **marked}, **options)
+        return self._control.encode(text, breaker) if breaker in text else self.encode(text, add_special_tokens=False)
+
+    # Files
+
+    def save_pretrained(self, folder: str | Path) -> list[Path]:
+        """Write the files that Transformers loads; each is written beside its place and renamed. Returns them."""
+        from deepseek.tokenizer.files import write_tokenizer
+
+        return write_tokenizer(self, Path(folder))
+
+    def to_json(self) -> str:
+        """`tokenizer.json`, as text."""
+        return self._backend.to_str(pretty=True)
+
+    # Below: construction
+
+    @cached_property
+    def _control(self) -> ControlText:
+        return ControlText(self._backend)
+
+    @cached_property
+    def added_around(self) -> tuple[list[int], list[int]]:
+        """What `add_special_tokens` puts before and after a text."""
+        bare = self._backend.encode("a", add_special_tokens=False).ids
+        full = self._backend.encode("a", add_special_tokens=True).ids
+        for start in range(len(full) - len(bare) + 1):
+            if bare and full[start : start + len(bare)] == bare:
+                return full[:start], full[start + len(bare) :]
+        raise TokenizerError(
+            f"{self._where}: its post_processor rewrites text, so nothing can be put around a text here"
+        )
+
+    def _special_id(self, name: str) -> int | None:
+        token = self._special.get(name)
+        return None if token is None else self._backend.token_to_id(token)
+
+    def _choose(self, chat_template: str | None, tools: object) -> str:
+        if chat_template is not None and ("{" in chat_template or "\n" in chat_template):
+            return chat_template
+        return chat.choose(self.templates, chat_template, tools)
+
+    def _add_named_tokens(self) -> None:
+        """bos, eos and their like are added tokens even where `tokenizer.json` forgets to say so."""
+        from tokenizers import AddedToken
+
+        known = {token.content for token in self._backend.get_added_tokens_decoder().values()}
+        wanted = [AddedToken(**token) for token in _decoder_tokens(self.config, self._where)]
+        names = [*self._special.values(), *_extra_tokens(self.config, self._where)]
+        wanted += [AddedToken(name, special=True, normalized=False) for name in names]
+        fresh = {token.content: token for token in reversed(wanted) if token.content not in known}
+        self._backend.add_tokens(list(reversed(fresh.values())))
+
+    def _set_bos_eos(self) -> None:
+        """`add_bos_token` and `add_eos_token` of the config, if it has them, replace the post-processor."""
+        stated = "add_bos_token" in self.config or "add_eos_token" in self.config
+        if not stated and self._backend.post_processor is not None:
+            return
+        from tokenizers import processors
+
+        bos, eos = self._special.get("bos_token"), self._special.get("eos_token")
+        first = [bos] if bos is not None and self.config.get("add_bos_token") else []
+        last = [eos] if eos is not None and self.config.get("add_eos_token") else []
+        tokens = [(token, self._backend.token_to_id(token)) for token in {*first, *last}]
+        single = [*(f"{token}:0" for token in first), "$A:0", *(f"{token}:0" for token in last)]
+        pair = [*single, *(f"{token}:1" for token in first), "$B:1", *(f"{token}:1" for token in last)]
+        self._backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=tokens)
+
+
+def _check_text(text: object) -> None:
+    if not isinstance(text, str):
+        raise TokenizerError(f"encode takes a text, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise TokenizerError("the text holds half a surrogate pair, which is no text: decode it correctly") from None
+
+
+def _special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
+    names = {}
+    for name in SPECIAL_NAMES:
+        value = config.get(name)
+        content = value.get("content") if isinstance(value, dict) else value
+        if content is None:
+            continue
+        if not isinstance(content, str) or not content or len(content) > 1024:
+            raise TokenizerError(f"{where}: {name} must be a token, not {content!r:.60}")
+        names[name] = content
+    return names
+
+
+def _extra_tokens(config: Mapping[str, Any], where: str) -> list[str]:
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    extra = list(extra.values()) if isinstance(extra, dict) else extra
+    if not isinstance(extra, list) or len(extra) > 100_000:
+        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
+    contents: list[Any] = [token.get("content") if isinstance(token, dict) else token for token in extra]
+    if not all(isinstance(content, str) and 0 < len(content) <= 1024 for content in contents):
+        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
+    return contents
+
+
+def _decoder_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """`added_tokens_decoder` of the config, in the order of its ids."""
+    decoder = config.get("added_tokens_decoder") or {}
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    try:
+        entries = sorted(decoder.items(), key=lambda item: int(item[0]))
+        tokens = [{"content": token["content"], **{flag: token[flag] for flag in flags if flag in token}}
+                  for _, token in entries]  # fmt: skip
+        valid = all(isinstance(token["content"], str) and 0 < len(token["content"]) <= 1024 for token in tokens)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"{where}: added_tokens_decoder must map ids to tokens: {error!r:.100}") from error
+    if not valid:
+        raise TokenizerError(f"{where}: added_tokens_decoder holds a token that is no text of 1 to 1024 characters")
+    return tokens
