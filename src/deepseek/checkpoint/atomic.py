@@ -46,7 +46,8 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
                 "What was there before is untouched"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise CheckpointError(f"{path} cannot be written ({error.strerror}); choose another place") from error
+            at = error.filename or path
+            raise CheckpointError(f"{at}: cannot be used ({error.strerror}); choose another place") from error
         raise
 
 
