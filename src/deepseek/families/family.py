@@ -140,8 +140,7 @@ def common_from_gguf(source: GgufSource) -> dict[str, Any]:
         raise ConfigError(f"{reader.where}: the tensor token_embd.weight is missing")
     reader.harmless(["vocab_size", "attention.causal", "attention.layer_norm_epsilon", "tensor_data_layout"])
     heads = reader.integer("attention.head_count")
-    metadata = reader.values
-    eos = [metadata.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", "eot")]
+    special = {kind: _gguf_token_id(source, kind) for kind in ("bos", "eos", "eot", "padding")}
     return {
         "vocab_size": shapes["token_embd.weight"][0],
         "hidden_size": reader.integer("embedding_length"),
@@ -152,10 +151,17 @@ def common_from_gguf(source: GgufSource) -> dict[str, Any]:
         "max_position_embeddings": reader.integer("context_length"),
         "rms_norm_eps": _round_float32(reader.number("attention.layer_norm_rms_epsilon")),
         "tie_word_embeddings": "output.weight" not in shapes,
-        "bos_token_id": metadata.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_ids": tuple(dict.fromkeys(token for token in eos if isinstance(token, int))),
-        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
+        "bos_token_id": special["bos"],
+        "eos_token_ids": tuple(dict.fromkeys(t for t in (special["eos"], special["eot"]) if t is not None)),
+        "pad_token_id": special["padding"],
     }
+
+
+def _gguf_token_id(source: GgufSource, kind: str) -> int | None:
+    token: int | None = ConfigReader(source.reader.values, source.reader.where, "tokenizer.ggml.").integer(
+        f"{kind}_token_id", None
+    )
+    return token
 
 
 def head_dim_from_gguf(source: GgufSource) -> int:

@@ -90,14 +90,12 @@ def llama3_divisors(rope: RopeConfig, head_dim: int) -> tuple[float, ...]:
 
 
 def _recognise_llama3(rope: RopeConfig, divisors: tuple[float, ...], head_dim: int) -> RopeConfig:
-    found = RopeConfig(theta=rope.theta, scaling="llama3", factor=max(divisors), **_LLAMA3)  # type: ignore[arg-type]
-    expected = llama3_divisors(found, head_dim)
-    same = len(expected) == len(divisors) and all(
-        math.isclose(a, b, rel_tol=1e-5) for a, b in zip(expected, divisors, strict=True)
-    )
-    if rope.scaling != "none" or not same:
-        raise ConfigError("rope_freqs.weight does not hold Llama 3's scaling; convert this model from its safetensors")
-    return found
+    if rope.scaling == "none" and len(divisors) == head_dim // 2:
+        found = RopeConfig(theta=rope.theta, scaling="llama3", factor=max(divisors), **_LLAMA3)  # type: ignore[arg-type]
+        expected = llama3_divisors(found, head_dim)
+        if all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(expected, divisors, strict=True)):
+            return found
+    raise ConfigError("rope_freqs.weight does not hold Llama 3's scaling; convert this model from its safetensors")
 
 
 FAMILY = Family(

@@ -1,6 +1,7 @@
 """GGUF's block types to float32, bit for bit as llama.cpp's reference (ggml-quants.c) and the `gguf` package do it.
 
-Each function takes blocks as rows of bytes and fills rows of as many floats. Quants named `q`, scales `d`, minimums `m`.
+Each function takes blocks as rows of bytes and fills rows of as many floats. Quants are named `q`, scales `d`,
+minimums `m`.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from deepseek.checkpoint.tensor import Bytes
 from deepseek.errors import CheckpointError
 
 Floats = NDArray[np.float32]
+_LOW_HALF, _FOUR = np.uint8(0x0F), np.uint8(4)
 _CHUNK_ELEMENTS = 1 << 18  # decoded at a time, so that the working set stays in the cache
 
 
@@ -64,12 +66,12 @@ def _half(blocks: Bytes, offset: int) -> Floats:
 
 def _nibbles(packed: Bytes) -> Bytes:
     """(n, k) bytes to (n, 2k): all low halves, then all high halves."""
-    return np.concatenate([packed & 0x0F, packed >> 4], axis=1)
+    return np.concatenate([packed & _LOW_HALF, packed >> _FOUR], axis=1)
 
 
 def _fifth_bits(blocks: Bytes, offset: int) -> Bytes:
     """32 bits, lowest first, each moved to the place of bit 4."""
-    return np.unpackbits(blocks[:, offset : offset + 4], axis=1, bitorder="little") << 4
+    return np.unpackbits(blocks[:, offset : offset + 4], axis=1, bitorder="little") << _FOUR
 
 
 def _q8_0(blocks: Bytes, out: Floats) -> None:
@@ -111,7 +113,7 @@ def _k_nibbles(packed: Bytes, width: int) -> Bytes:
     """Runs of `width` bytes, each giving its low halves and then its high halves."""
     runs = packed.reshape(len(packed), -1, 1, width)
     shifts = np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
-    return ((runs >> shifts) & 0x0F).reshape(len(packed), -1)
+    return ((runs >> shifts) & _LOW_HALF).reshape(len(packed), -1)
 
 
 def _k_affine(blocks: Bytes, q: Bytes, out: Floats) -> None:
@@ -127,25 +129,37 @@ def _q4_k(blocks: Bytes, out: Floats) -> None:
 
 def _q5_k(blocks: Bytes, out: Floats) -> None:
     planes = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
-    fifth = ((blocks[:, None, 16:48] >> planes) & 1) << 4  # (n, 8, 32): byte i holds element i of every group
+    fifth = ((blocks[:, None, 16:48] >> planes) & np.uint8(1)) << _FOUR
     _k_affine(blocks, _k_nibbles(blocks[:, 48:], 32) | fifth.reshape(len(blocks), 256), out)
 
 
 def _q6_k(blocks: Bytes, out: Floats) -> None:
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & 3
-    q = _k_nibbles(blocks[:, :128], 64) | (high.reshape(len(blocks), 256) << 4)
+    high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & np.uint8(3)
+    q = _k_nibbles(blocks[:, :128], 64) | (high.reshape(len(blocks), 256) << _FOUR)
     signed = (q.view(np.int8) - np.int8(32)).reshape(-1, 16, 16)
     d = _half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
     np.multiply(d[:, :, None], signed, out=out.reshape(signed.shape))
 
 
 _DECODERS: dict[str, Callable[[Bytes, Floats], None]] = {
-    **{"Q4_0": _q4_0, "Q4_1": _q4_1, "Q5_0": _q5_0, "Q5_1": _q5_1, "Q8_0": _q8_0},
-    **{"Q4_K": _q4_k, "Q5_K": _q5_k, "Q6_K": _q6_k},
+    "Q4_0": _q4_0,
+    "Q4_1": _q4_1,
+    "Q5_0": _q5_0,
+    "Q5_1": _q5_1,
+    "Q8_0": _q8_0,
+    "Q4_K": _q4_k,
+    "Q5_K": _q5_k,
+    "Q6_K": _q6_k,
 }
 
 _SCALE_OFFSETS = {  # bytes from a block's beginning to its fp16 scale and minimum
-    **{"Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,)},
-    **{"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)},
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q8_0": (0,),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
 }

@@ -3,6 +3,7 @@
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
@@ -86,7 +87,7 @@ class _Parser:
             self.fail(f"GGUF version {version}; this version reads {' and '.join(map(str, VERSIONS))}: convert it anew")
 
     def _count(self, what: str, most: int, smallest: int) -> int:
-        count = self._number("Q", f"the number of {what}")
+        count: int = self._number("Q", f"the number of {what}")
         if count > most or count * smallest > self.size:
             self.fail(f"the header says {count:,} {what}, more than a file of {self.size:,} bytes can hold")
         return count
@@ -171,7 +172,7 @@ class _Parser:
     def _texts(self, key: str, count: int) -> list[str]:
         """As `_text`, `count` times: a vocabulary has 300,000 of them, so the loop is flat."""
         data, at, end, unpack = self.data, self.at, self.size, _LENGTH.unpack_from
-        texts = []
+        texts: list[str] = []
         try:
             for _ in range(count):
                 (length,) = unpack(data, at)
@@ -231,8 +232,8 @@ class _Parser:
             return TENSOR_TYPES[number]
         known = UNSUPPORTED_TENSOR_TYPES.get(number)
         if known is None:
-            self.fail(f"tensor {name!r} has the unknown type {number}")
-        self.fail(
+            return self.fail(f"tensor {name!r} has the unknown type {number}")
+        return self.fail(
             f"tensor {name!r} has the type {known}, which this version does not read; requantise the model, "
             f"for instance with llama-quantize to one of {', '.join(TENSOR_TYPES.values())}"
         )
@@ -255,6 +256,6 @@ class _Parser:
 
     def _check_overlap(self, placed: dict[str, TensorEntry]) -> None:
         in_order = sorted(placed.items(), key=lambda item: item[1].offset)
-        for (name, entry), (next_name, next_entry) in zip(in_order, in_order[1:], strict=False):
+        for (name, entry), (next_name, next_entry) in pairwise(in_order):
             if entry.offset + entry.size > next_entry.offset:
                 self.fail(f"the tensors {name!r} and {next_name!r} overlap")

@@ -53,7 +53,8 @@ def _encode(dtype: str, blocks: Floats, where: str) -> Bytes:
 
 
 def _inverse(d: Floats) -> Floats:
-    return np.where(d == 0, np.float32(0), np.float32(1) / d)
+    inverse: Floats = np.where(d == 0, np.float32(0), np.float32(1) / d)
+    return inverse
 
 
 def _round_away(values: Floats) -> Floats:
@@ -68,7 +69,7 @@ def _half_bytes(column: Floats) -> Bytes:
 
 
 def _pack(q: Bytes) -> Bytes:
-    return q[:, :16] | (q[:, 16:] << 4)
+    return q[:, :16] | (q[:, 16:] << np.uint8(4))
 
 
 def _to_nibbles(values: Floats) -> Bytes:
