@@ -1,7 +1,7 @@
 """One .safetensors file, mapped into memory after every number in its header was checked.
 
 Layout: 8 bytes little-endian header length, the header (JSON), the data. Data is contiguous: no overlap, hole or rest.
-Tensors that do not lie at a multiple of their element size (files of before 2023) are allowed and copied when read.
+Tensors that do not lie at a multiple of their element size (files of before 2023) are allowed.
 """
 
 import mmap
@@ -65,13 +65,11 @@ class SafetensorsFile:
             raise CheckpointError(f"{path}: cannot be opened ({error.strerror})") from None
 
     def tensor(self, name: str) -> RawTensor:
-        """A view of the mapped file, or an aligned copy where the file does not align the tensor."""
+        """A view of the mapped file, which need not be aligned: see `RawTensor.aligned`."""
         entry = self.entries[name]
         if self._map.size() < self._size:
             raise CheckpointError(f"{self.path}: was shortened while open; restore it and open it again")
         data = np.frombuffer(self._map, np.uint8, entry.stop - entry.start, entry.start)
-        if entry.start % PLAIN[entry.dtype].block_bytes:
-            data = data.copy()
         return RawTensor(dtype=entry.dtype, shape=entry.shape, data=data)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from deepseek.checkpoint.dtypes import byte_size
+from deepseek.checkpoint.dtypes import DTYPES, byte_size
 
 Bytes = NDArray[np.uint8]
 
@@ -46,6 +46,13 @@ class RawTensor:
         cut = self.slice_first(index, index + 1)
         scale = None if cut.scale is None else replace(cut.scale, shape=cut.scale.shape[1:])
         return replace(cut, shape=cut.shape[1:], scale=scale)
+
+    def aligned(self) -> "RawTensor":
+        """Itself, or a copy where the file does not begin it at a multiple of its element size."""
+        step = DTYPES[self.dtype].block_bytes if DTYPES[self.dtype].block_elements == 1 else 1
+        scale = None if self.scale is None else self.scale.aligned()
+        data = self.data.copy() if self.data.ctypes.data % step else self.data
+        return self if data is self.data and scale is self.scale else replace(self, data=data, scale=scale)
 
     def _scale_of(self, start: int, stop: int) -> "RawTensor | None":
         if self.scale is None:
