@@ -118,7 +118,10 @@ def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[s
 
 
 def read(place: Place, sources: Mapping[str, SafetensorsFile], fp8_block: tuple[int, int] | None) -> RawTensor:
-    """The weight, sharing the bytes of its file if they are aligned there. Raises CheckpointError naming scales that are not usable."""
+    """The weight, sharing the bytes of its file if they are aligned there.
+
+    Raises CheckpointError naming scales that are not usable.
+    """
     tensor = place.file.tensor(place.source)
     name = place.source + SCALE_SUFFIX
     if tensor.dtype == "F8_E4M3":

@@ -4,6 +4,7 @@ The header stands first in a file but is known last, so room for it is left free
 format allows.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -98,13 +99,15 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        try:
+            if kind is None:
+                self._end_shard()
+                for shard in range(len(self._shards)):
+                    self._part(shard).rename(self.folder / self._file_name(shard))
+        finally:
             if self._file is not None:
-                self._file.close()
-            return
-        self._end_shard()
-        for shard in range(len(self._shards)):
-            self._part(shard).rename(self.folder / self._file_name(shard))
+                with contextlib.suppress(OSError):  # closing writes what is left; the first error is the one to tell
+                    self._file.close()
 
 
 def _line(name: str, dtype: str, shape: Shape, offset: int) -> int:
