@@ -8,6 +8,7 @@ import typer
 from deepseek import __version__
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
+from deepseek.cli.convert import convert
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
 from deepseek.cli.models import models
@@ -38,6 +39,7 @@ def _options(
 
 
 app.command()(chat)
+app.command()(convert)
 app.command()(generate)
 app.command()(info)
 

@@ -71,10 +71,19 @@ def storable_config(config: ModelConfig) -> ModelConfig:
 def differences_in_llama_cpp(config: ModelConfig) -> list[str]:
     """What llama.cpp computes differently from the model's own code, a sentence each; empty is the rule."""
     found = []
-    moe, mla = config.moe, config.mla
+    moe, mla, rope = config.moe, config.mla, config.rope
+    if rope.scaling == "yarn" and (rope.beta_fast, rope.beta_slow) != (32, 1):
+        found.append(
+            f"llama.cpp takes YaRN's beta_fast and beta_slow as 32 and 1 here, this model has {rope.beta_fast:g} and "
+            f"{rope.beta_slow:g}"
+        )
+    if config.family == "deepseek_v32" and rope.mscale_all_dim not in (None, 1.0):
+        found.append(
+            f"llama.cpp takes YaRN's mscale as 1 for this architecture, this model has {rope.mscale_all_dim:g}"
+        )
     if moe is not None and moe.topk_method == "group_limited_greedy" and moe.n_group > 1:
         found.append(
-            "llama.cpp scores a group of experts by the sum of its two best, this model by its best: it will route "
+            "llama.cpp scores a group of experts by the sum of its two best, this model by its best: it may route "
             "some tokens differently"
         )
     if moe is not None and config.family == "deepseek" and moe.norm_topk_prob:

@@ -1,0 +1,103 @@
+"""`deepseek convert`: a checkpoint written anew in another format or type."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepseek.cli.console import err, out, print_json, progress_bars
+
+if TYPE_CHECKING:
+    from deepseek.checkpoint.convert import Conversion
+
+
+class Target(StrEnum):
+    """What --to takes."""
+
+    safetensors = "safetensors"
+    gguf = "gguf"
+
+
+class TargetType(StrEnum):
+    """What --dtype takes."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
+    Q4_0 = "Q4_0"
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A model folder, a .safetensors or .gguf file, or a model's name.")],
+    destination: Annotated[Path, typer.Argument(help="A file that ends in .gguf, or a folder for safetensors.")],
+    to: Annotated[
+        Target | None, typer.Option("--to", help="Format; by default what the destination's ending says.")
+    ] = None,
+    dtype: Annotated[
+        TargetType | None,
+        typer.Option(
+            "--dtype",
+            case_sensitive=False,
+            help="Type of the weights (Q8_0, Q4_0: GGUF only); by default each keeps its own where the format has it.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is at the destination.")] = False,
+    allow_unknown_keys: Annotated[
+        bool, typer.Option("--allow-unknown-keys", help="Pass over keys and tensors that this version does not know.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: for programs.")] = False,
+) -> None:
+    """Write a checkpoint anew: safetensors to GGUF and back, in another type, with its tokenizer.
+
+    llama.cpp loads the GGUF files, Transformers the folders. What cannot be said in the other format is refused or
+    reported, never dropped in silence. One tensor is in memory at a time.
+
+    Examples:
+
+        deepseek convert deepseek-ai/DeepSeek-V2-Lite-Chat v2-lite-q8.gguf --dtype q8_0
+
+        deepseek convert model.Q4_K_M.gguf model-folder --dtype bf16
+
+        deepseek convert my-trained-model/ my-model.gguf --dtype q4_0 --force
+    """
+    from deepseek.checkpoint.convert import convert as run
+    from deepseek.hub import resolve
+
+    with progress_bars() as report:
+        path = resolve(source, report=report).path
+        done = run(
+            path,
+            destination.expanduser(),
+            to=to.value if to else None,
+            dtype=dtype.value if dtype else None,
+            overwrite=force,
+            allow_unknown=allow_unknown_keys,
+            report=report,
+        )
+    if as_json:
+        print_json(_facts(done))
+    else:
+        _print(done)
+
+
+def _facts(done: "Conversion") -> dict[str, object]:
+    return {
+        "path": str(done.path),
+        "format": done.format,
+        "bytes": done.size,
+        "elements_by_type": done.types,
+        "notes": list(done.notes),
+    }
+
+
+def _print(done: "Conversion") -> None:
+    out.print(str(done.path), markup=False, soft_wrap=True)
+    total = sum(done.types.values())
+    types = ", ".join(
+        f"{count / total:.1%} {dtype}" for dtype, count in sorted(done.types.items(), key=lambda t: -t[1])
+    )
+    out.print(f"{done.size / 1e9:.2f} GB {done.format}: {types}", style="dim", markup=False)
+    for note in done.notes:
+        err.print(f"note: {note}", style="yellow", markup=False)
