@@ -1,0 +1,140 @@
+"""`deepseek chat`: one answer, or a conversation in the terminal."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepseek.cli import options
+from deepseek.cli.console import err, out
+from deepseek.errors import DeepseekError
+from deepseek.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from deepseek.cli.session import Session
+
+# Greedy: at 0.2 the four-bit default model answers every third time "What is the capital of France?" in poor French.
+DEFAULTS = SamplingParams(max_tokens=512, temperature=0.0)
+
+HELP = """\
+  /system TEXT   set the system message and start anew
+  /reset         forget the conversation
+  /exit          leave (so does Ctrl-D); Ctrl-C stops an answer
+  a line that ends with \\ goes on in the next"""
+
+
+def chat(
+    model: options.ModelName = None,
+    prompt: options.Prompt = None,
+    system: Annotated[str | None, typer.Option(help="A system message, put first.")] = None,
+    max_tokens: options.MaxTokens = DEFAULTS.max_tokens,
+    temperature: options.Temperature = DEFAULTS.temperature,
+    top_k: options.TopK = DEFAULTS.top_k,
+    top_p: options.TopP = DEFAULTS.top_p,
+    min_p: options.MinP = DEFAULTS.min_p,
+    seed: options.Seed = DEFAULTS.seed,
+    stop: options.Stop = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    allow_unknown_keys: options.AllowUnknownKeys = False,
+) -> None:
+    """Chat with a model. With --prompt, or text on standard input, answer once and leave.
+
+    Examples:
+
+        deepseek chat
+
+        deepseek chat --prompt "What is the capital of France?"
+
+        deepseek chat deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --max-tokens 2000
+    """
+    from deepseek.cli.session import open_session, read_prompt
+
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    question = read_prompt(prompt)
+    session = open_session(model, revision=revision, dtype=dtype, device=device, allow_unknown_keys=allow_unknown_keys)
+    conversation = Conversation(session, params, system)
+    if question is not None:
+        conversation.ask(question)
+    else:
+        _converse(conversation)
+
+
+class Conversation:
+    """The messages so far and how to answer the next one."""
+
+    def __init__(self, session: "Session", params: SamplingParams, system: str | None) -> None:
+        self.session = session
+        self.params = params
+        self.begin(system)
+
+    def begin(self, system: str | None) -> None:
+        self.system = system
+        self.messages: list[dict[str, str]] = [{"role": "system", "content": system}] if system else []
+
+    def ask(self, text: str) -> None:
+        """Print the answer as it comes, then its figures. Ctrl-C keeps what was said; an error keeps nothing."""
+        asked = [*self.messages, {"role": "user", "content": text}]
+        with suppress(KeyboardInterrupt):
+            for piece in self.session.stream(self.session.chat_ids(asked), self.params):
+                print(piece, end="", flush=True)
+        print()
+        answer = self.session.answer
+        cut = " (stopped at --max-tokens)" if answer.finish_reason == "length" else ""
+        err.print(f"[dim]{len(answer.token_ids)} tokens, {answer.tokens_per_second:.1f} tokens/s{cut}[/]")
+        self.messages = [*asked, {"role": "assistant", "content": answer.text}]
+
+
+def _converse(conversation: Conversation) -> None:
+    with suppress(ImportError):
+        import readline  # noqa: F401  editing and history at the prompt
+
+    out.print("[dim]Ask something; /help lists commands, Ctrl-D leaves.[/]")
+    while (line := _read_line()) is not None:
+        try:
+            if not _obey(conversation, line):
+                return
+        except DeepseekError as error:
+            err.print("[bold red]error:[/]", str(error), markup=True)
+
+
+def _read_line() -> str | None:
+    """One message, continued over lines that end with a backslash; None at the end of input."""
+    try:
+        line = input(">>> ")
+        while line.endswith("\\"):
+            line = line[:-1] + "\n" + input("... ")
+    except EOFError:
+        print()
+        return None
+    except KeyboardInterrupt:
+        print()
+        return ""
+    return line.strip()
+
+
+def _obey(conversation: Conversation, line: str) -> bool:
+    """Carry out one line; False to leave."""
+    command, _, rest = line.partition(" ")
+    if command in ("/exit", "/quit", "/bye"):
+        return False
+    if command == "/help":
+        print(HELP)
+    elif command == "/reset":
+        conversation.begin(conversation.system)
+    elif command == "/system":
+        conversation.begin(rest.strip() or None)
+    elif line.startswith("/"):
+        print(f"unknown command {command}\n{HELP}")
+    elif line:
+        conversation.ask(line)
+    return True

@@ -1,0 +1,67 @@
+"""`deepseek generate`: continue a text."""
+
+from deepseek.cli import options
+from deepseek.cli.console import err, print_json
+from deepseek.errors import GenerationError
+from deepseek.sampling import SamplingParams
+
+DEFAULTS = SamplingParams(temperature=0.0)
+
+
+def generate(
+    model: options.ModelName = None,
+    prompt: options.Prompt = None,
+    max_tokens: options.MaxTokens = DEFAULTS.max_tokens,
+    temperature: options.Temperature = DEFAULTS.temperature,
+    top_k: options.TopK = DEFAULTS.top_k,
+    top_p: options.TopP = DEFAULTS.top_p,
+    min_p: options.MinP = DEFAULTS.min_p,
+    seed: options.Seed = DEFAULTS.seed,
+    stop: options.Stop = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    allow_unknown_keys: options.AllowUnknownKeys = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Continue a text with a model: the bare continuation on standard output.
+
+    Examples:
+
+        deepseek generate --prompt "The three primary colours are" --max-tokens 20
+
+        cat story.txt | deepseek generate ./my-model --temperature 0.8 --seed 1
+    """
+    from deepseek.cli.session import open_session, read_prompt
+
+    params = SamplingParams(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        seed=seed,
+        stop=tuple(stop or ()),
+    )
+    text = read_prompt(prompt)
+    if text is None:
+        raise GenerationError("there is no prompt; give one with --prompt or on standard input")
+    session = open_session(model, revision=revision, dtype=dtype, device=device, allow_unknown_keys=allow_unknown_keys)
+    for piece in session.stream(session.tokenizer.encode(text), params):
+        if not as_json:
+            print(piece, end="", flush=True)
+    answer = session.answer
+    if as_json:
+        print_json(
+            {
+                "text": answer.text,
+                "token_ids": answer.token_ids,
+                "finish_reason": answer.finish_reason,
+                "prompt_tokens": answer.prompt_tokens,
+                "seconds_to_first_token": round(answer.seconds_to_first_token, 4),
+                "tokens_per_second": round(answer.tokens_per_second, 2),
+            }
+        )
+    else:
+        print()
+        err.print(f"[dim]{len(answer.token_ids)} tokens, {answer.tokens_per_second:.1f} tokens/s[/]")

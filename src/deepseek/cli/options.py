@@ -1,0 +1,27 @@
+"""Options that several verbs share, each defined once. Their defaults are those of SamplingParams, or a verb's own."""
+
+from typing import Annotated
+
+import typer
+
+ModelName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL", help="Folder, .gguf file or name; without one the default, SmolLM2-135M-Instruct."
+    ),
+]
+Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The text; `-` reads it from standard input.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
+TopK = Annotated[int, typer.Option(min=0, help="Choose among the k likeliest tokens; 0: all.")]
+TopP = Annotated[float, typer.Option(help="Choose among the likeliest tokens that make up this probability.")]
+MinP = Annotated[float, typer.Option(help="Leave out tokens below this share of the likeliest one's probability.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+AllowUnknownKeys = Annotated[
+    bool, typer.Option("--allow-unknown-keys", help="Accept configuration keys that this version does not know.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
