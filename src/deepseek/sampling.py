@@ -14,8 +14,8 @@ class SamplingParams:
     0: all. top_p: among the likeliest whose probabilities reach p. min_p: among those with at least min_p times the
     likeliest one's probability. Applied in the order temperature, min_p, top_k, top_p.
     seed: the same seed gives the same text; None: another each time.
-    stop: texts that end the answer, not part of it; one alone or a list is taken too. stop_token_ids: tokens that end it, beside the model's own end
-    tokens, which ignore_eos ignores.
+    stop: texts that end the answer, not part of it; one alone or a list is taken too. stop_token_ids: tokens that end
+    it, beside the model's own end tokens, which ignore_eos ignores.
     Raises GenerationError naming the field.
     """
 

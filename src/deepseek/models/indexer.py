@@ -47,7 +47,8 @@ class Indexer(nn.Module):
             return seen
         mask_bts = seen.as_mask(batch, queries, keys, x_btm.device)
         scores_bts = self.scores(x_btm, c_btq, k_bsd, inputs).masked_fill(~mask_bts, float("-inf"))
-        chosen_btk = scores_bts.topk(self.topk, dim=-1).indices
+        # Scores of exactly 0 are common (ReLU), so ties must not depend on the shape: the earlier key wins.
+        chosen_btk = scores_bts.sort(dim=-1, descending=True, stable=True).indices[..., : self.topk]
         chosen_bts = torch.zeros_like(scores_bts, dtype=torch.bool).scatter(-1, chosen_btk, True)
         return Visibility(mask_bts & chosen_bts)
 
