@@ -7,10 +7,13 @@ reads weights and texts, and what is not on the disk cannot be imported.
 
 import base64
 import csv
+import errno
 import hashlib
 import io
 import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -42,8 +45,16 @@ def unpack(wheel: Path, folder: Path, report: Report = silent) -> dict[str, Veri
             total = sum(info.file_size for info in data.values())
             require_space(folder, total)
             return _write_all(archive, data, hashes, folder, total, report)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeError, ValueError) as error:
-        raise HubError(f"{wheel.name} is damaged ({error}): run the same again to fetch it anew") from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
+        raise _damaged(wheel, error) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _damaged(wheel, error) from error  # an offset in the archive led before its beginning
+
+
+def _damaged(wheel: Path, error: Exception) -> HubError:
+    return HubError(f"{wheel.name} is damaged ({error}): run the same again to fetch it anew")
 
 
 def _checked_members(archive: zipfile.ZipFile, wheel: str) -> dict[str, zipfile.ZipInfo]:
@@ -75,6 +86,8 @@ def _refuse_hostile(info: zipfile.ZipInfo, wheel: str) -> None:
         raise HubError(f"{wheel} holds a link or a special file, {info.filename!r}: refused")
     if info.flag_bits & 1:
         raise HubError(f"{wheel} holds an encrypted member, {info.filename!r}: refused")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise HubError(f"{wheel} holds a member in a compression that wheels do not use, {info.filename!r}: refused")
     if info.file_size > MAX_MEMBER_BYTES:
         raise HubError(f"{wheel}: {info.filename!r} announces {in_units(info.file_size)}, too large: refused")
 
