@@ -16,6 +16,7 @@ A control token is an added token that is marked special, or one longer than a c
 import json
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class ControlText:
         self._spelling: dict[str, str] = {}
         self._ids: dict[int, int] = {}
         self._twin: Backend | None = None
+        self._building = threading.Lock()
 
     def breaker(self, *values: Any) -> str:
         """A noncharacter that occurs in none of these values."""
@@ -107,20 +109,22 @@ class ControlText:
 
     def _literal_twin(self) -> "Backend":
         """Built on first need (it costs as much as loading the tokenizer), then kept."""
-        if self._twin is None:
-            secret = secrets.token_hex(8)
-            self._spelling = {
-                token: f"\U0010fffe{secret}:{token_id}\U0010fffe" for token, token_id in self.tokens.items()
-            }
-            spec = json.loads(self._backend.to_str())
-            _respell(spec, self._spelling)
-            twin = load_backend(json.dumps(spec, ensure_ascii=False), "tokenizer")
-            for token_id, added in self._backend.get_added_tokens_decoder().items():
-                twin_id = twin.token_to_id(self._spelling.get(added.content, added.content))
-                if twin_id is not None and twin_id != token_id:
-                    self._ids[twin_id] = token_id
-            self._twin = twin
-        return self._twin
+        with self._building:
+            if self._twin is None:
+                self._twin = self._build_twin()
+            return self._twin
+
+    def _build_twin(self) -> "Backend":
+        secret = f"\U0010fffe{secrets.token_hex(8)}"
+        self._spelling = {token: f"{secret}:{token_id}\U0010fffe" for token, token_id in self.tokens.items()}
+        spec = json.loads(self._backend.to_str())
+        _respell(spec, self._spelling)
+        twin = load_backend(json.dumps(spec, ensure_ascii=False), "tokenizer")
+        for token_id, added in self._backend.get_added_tokens_decoder().items():
+            twin_id = twin.token_to_id(self._spelling.get(added.content, added.content))
+            if twin_id is not None and twin_id != token_id:
+                self._ids[twin_id] = token_id
+        return twin
 
 
 def _matcher(tokens: Iterable[str]) -> re.Pattern[str]:

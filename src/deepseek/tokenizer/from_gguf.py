@@ -3,8 +3,8 @@
 Three kinds: `gpt2` (byte-level BPE), `llama` (SentencePiece BPE with scores and byte fallback) and `t5` (unigram).
 Each is turned into a `tokenizer.json`, so everything behind it is one path.
 
-For `llama` we follow SentencePiece and llama.cpp: the leading space is added before every stretch of text, also one
-that starts with a space or follows a special token. Transformers' own GGUF loading differs in these two cases.
+For `llama` and `t5` we follow SentencePiece and llama.cpp: the leading space is added before every stretch of text,
+also one that starts with a space or follows a special token. Transformers' own GGUF loading differs in these cases.
 """
 
 import base64
@@ -38,9 +38,9 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str = "GGUF metad
     spec = builder(vocabulary)
     spec = {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": vocabulary.added_tokens(),
-        "post_processor": None, **spec,
+        "post_processor": vocabulary.post_processor(model), **spec,
     }  # fmt: skip
-    return Tokenizer(spec, vocabulary.config(model), _templates(metadata, where), where=where)
+    return Tokenizer(spec, vocabulary.config(), _templates(metadata, where), where=where)
 
 
 class _Vocabulary:
@@ -92,17 +92,29 @@ class _Vocabulary:
             if kind in (CONTROL, USER_DEFINED, UNKNOWN) and token
         ]
 
-    def config(self, model: str) -> dict[str, Any]:
-        """The `tokenizer_config.json`; the defaults of bos and eos are llama.cpp's for each kind."""
+    def config(self) -> dict[str, Any]:
         special = {name: token for name in _IDS if (token := self.special(name)) is not None}
+        return {**special, "clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast"}
+
+    def post_processor(self, model: str) -> dict[str, Any] | None:
+        """What puts bos before and eos after a text; the defaults are llama.cpp's for each kind."""
         llama3 = self.metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3", "llama-v3")
+        first = self.special("bos_token") if self.flag("add_bos_token", model == "llama" or llama3) else None
+        last = self.special("eos_token") if self.flag("add_eos_token", model == "t5") else None
+        if first is None and last is None:
+            return None
+
+        def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
+            pieces = [("SpecialToken", first), ("Sequence", sequence), ("SpecialToken", last)]
+            return [{kind: {"id": name, "type_id": type_id}} for kind, name in pieces if name is not None]
+
         return {
-            **special,
-            "add_bos_token": self.flag("add_bos_token", model == "llama" or llama3),
-            "add_eos_token": self.flag("add_eos_token", model == "t5"),
-            "clean_up_tokenization_spaces": False,
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        }
+            "type": "TemplateProcessing", "single": around("A", 0), "pair": around("A", 0) + around("B", 1),
+            "special_tokens": {
+                token: {"id": token, "ids": [self.ids[token]], "tokens": [token]}
+                for token in (first, last) if token is not None
+            },
+        }  # fmt: skip
 
     def _list(self, name: str) -> list[Any]:
         value = self.metadata.get(f"tokenizer.ggml.{name}")
@@ -131,23 +143,13 @@ def _byte_level(vocabulary: _Vocabulary) -> dict[str, Any]:
 
 
 def _sentencepiece(vocabulary: _Vocabulary) -> dict[str, Any]:
-    prefix = vocabulary.flag("add_space_prefix", True)
     unknown = vocabulary.special("unk_token")
     model = {
         "type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
         "vocab": vocabulary.ids, "merges": _merges_of_scores(vocabulary),
     }  # fmt: skip
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
-    before = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
-    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
-    after = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
-    return {
-        "model": model,
-        "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
-        "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *after]},
-    }
+    return {"model": model, **_spaces(vocabulary.flag("add_space_prefix", True))}
 
 
 def _merges_of_scores(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
@@ -188,12 +190,22 @@ def _unigram(vocabulary: _Vocabulary) -> dict[str, Any]:
     if squeeze:
         steps.append({"type": "Strip", "strip_left": True, "strip_right": True})
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    prefix = vocabulary.flag("add_space_prefix", False) or squeeze
-    metaspace = {
-        "type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always" if prefix else "never", "split": True,
-    }  # fmt: skip
-    normalizer = {"type": "Sequence", "normalizers": steps} if steps else None
-    return {"model": model, "normalizer": normalizer, "pre_tokenizer": metaspace, "decoder": dict(metaspace)}
+    spaces = _spaces(vocabulary.flag("add_space_prefix", False) or squeeze)
+    spaces["normalizer"]["normalizers"] = [*steps, *spaces["normalizer"]["normalizers"]]
+    return {"model": model, **spaces}
+
+
+def _spaces(prefix: bool) -> dict[str, Any]:
+    """SentencePiece's way with spaces: one put before, all written as a mark, both undone when decoding."""
+    mark = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+    before = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
+    back = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
+    after = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if prefix else []
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*before, mark]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *after]},
+    }
 
 
 def _charsmap(value: Any, where: str) -> str:

@@ -38,7 +38,6 @@ class Tokenizer:
         self._special = _special_names(self.config, where)
         self._rule: PieceRule = read_rule(spec.get("decoder"))
         guarded(self._add_named_tokens, where)
-        guarded(self._set_bos_eos, where)
         added = self._backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self.special_ids: frozenset[int] = frozenset(token_id for token_id, token in added.items() if token.special)
@@ -89,7 +88,8 @@ class Tokenizer:
     def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
         """Ids exactly as Transformers gives them.
 
-        `add_special_tokens` adds bos and eos where the tokenizer says so. With `parse_special=False` no control token
+        `add_special_tokens` adds bos and eos where the post-processor says so; `add_bos_token` in a folder's
+        `tokenizer_config.json` does nothing, as in Transformers 5. With `parse_special=False` no control token
         comes out of the text itself, special or not: `<|im_end|>` and `<think>` are characters.
         """
         _check_text(text)
@@ -217,21 +217,6 @@ class Tokenizer:
         wanted += [AddedToken(name, special=True, normalized=False) for name in names]
         fresh = {token.content: token for token in reversed(wanted) if token.content not in known}
         self._backend.add_tokens(list(reversed(fresh.values())))
-
-    def _set_bos_eos(self) -> None:
-        """`add_bos_token` and `add_eos_token` of the config, if it has them, replace the post-processor."""
-        stated = "add_bos_token" in self.config or "add_eos_token" in self.config
-        if not stated and self._backend.post_processor is not None:
-            return
-        from tokenizers import processors
-
-        bos, eos = self._special.get("bos_token"), self._special.get("eos_token")
-        first = [bos] if bos is not None and self.config.get("add_bos_token") else []
-        last = [eos] if eos is not None and self.config.get("add_eos_token") else []
-        tokens = [(token, self._backend.token_to_id(token)) for token in {*first, *last}]
-        single = [*(f"{token}:0" for token in first), "$A:0", *(f"{token}:0" for token in last)]
-        pair = [*single, *(f"{token}:1" for token in first), "$B:1", *(f"{token}:1" for token in last)]
-        self._backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=tokens)
 
 
 def _check_text(text: object) -> None:
