@@ -27,6 +27,7 @@ from deepseek.models.norm import RMSNorm
 from deepseek.models.rope import rotation
 from deepseek.models.visibility import Visibility, visibility
 from deepseek.progress import Report, silent
+from deepseek.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from deepseek.models.generation import Generation, TokenEvent
@@ -208,17 +209,17 @@ class Model(nn.Module):
             )
         return limit - len(prompt_ids)
 
-    def generate(self, prompts: Any, **options: Any) -> "Generation | list[Generation]":
+    def generate(self, prompts: Any, params: SamplingParams | None = None, **options: Any) -> "Generation | list[Generation]":
         """See `generation.generate`."""
         from deepseek.models.generation import generate
 
-        return generate(self, prompts, **options)
+        return generate(self, prompts, params, **options)
 
-    def stream(self, prompt: Any, **options: Any) -> "Iterator[TokenEvent]":
+    def stream(self, prompts: Any, params: SamplingParams | None = None, **options: Any) -> "Iterator[TokenEvent]":
         """See `generation.stream`."""
         from deepseek.models.generation import stream
 
-        return stream(self, prompt, **options)
+        return stream(self, prompts, params, **options)
 
     def save_pretrained(
         self,
