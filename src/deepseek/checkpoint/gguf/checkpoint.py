@@ -144,16 +144,17 @@ class GgufCheckpoint:
 
     def _stored_names(self, name: str) -> tuple[str, ...]:
         tensors = self.file.tensors
-        if is_kv_b(name) and all(half in tensors for half in split_kv_b(name)):
-            return split_kv_b(name)
-        stored = gguf_name(name).name
-        if stored not in tensors and (same_as := shared_weights(self.config).get(name)):
-            stored = gguf_name(same_as).name
-        if stored not in tensors:
-            raise CheckpointError(
-                f"{self.path}: tensor {stored!r} is missing; the file is incomplete or its metadata belongs to another"
-            )
-        return (stored,)
+        halves = split_kv_b(name) if is_kv_b(name) else ()
+        whole = gguf_name(name).name
+        if whole not in tensors and (same_as := shared_weights(self.config).get(name)):
+            whole = gguf_name(same_as).name
+        stored = halves if any(half in tensors for half in halves) else (whole,)
+        for part in stored:
+            if part not in tensors:
+                raise CheckpointError(
+                    f"{self.path}: tensor {part!r} is missing; the file is incomplete or its metadata belongs to another"
+                )
+        return stored
 
     def _check_shape(self, name: str, shape: Shape, stored: tuple[str, ...]) -> None:
         expected: tuple[Shape, ...] = (shape,)
