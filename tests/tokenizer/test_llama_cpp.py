@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_vocabularies import byte_level_metadata, sentencepiece_metadata, unigram_metadata
 
 from deepseek.tokenizer import Tokenizer, tokenizer_from_gguf, tokenizer_to_gguf
+from tiny_vocabularies import byte_level_metadata, sentencepiece_metadata, unigram_metadata
 
 gguf = pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
@@ -90,10 +90,10 @@ PRES = ["smollm", "gpt-2", "default", "llama-bpe", "dbrx", "qwen2", "deepseek-ll
 def test_byte_level_written_by_us(pre: str, texts: list[str], tmp_path: Path) -> None:
     ours = tokenizer_from_gguf(byte_level_metadata(pre))
     _server, theirs = llama_cpp(write_tiny_model(tokenizer_to_gguf(ours), tmp_path / "tiny.gguf"))
-    shared = [text for text in texts if text and not ("deepseek" in pre and ODD_BLANKS.search(text))]
+    shared = [text for text in texts[::2] if text and not ("deepseek" in pre and ODD_BLANKS.search(text))]
     if pre == "qwen2":  # the original composes characters first, llama.cpp does not
         shared = [text for text in shared if unicodedata.is_normalized("NFC", text)]
-    assert len(shared) > 1500
+    assert len(shared) > 800
     assert _differences(ours, theirs, shared) == []
 
 

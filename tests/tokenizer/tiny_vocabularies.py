@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizer_texts import tokenizer_texts
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from deepseek.tokenizer.pre_tokenizers import named
 from deepseek.tokenizer.stream import CHARACTER_OF_BYTE
+from tokenizer_texts import tokenizer_texts
 
 
 def sentencepiece_metadata(size: int = 700) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """A name, a folder or a GGUF file to a tokenizer."""
 
+import re
 from pathlib import Path
 
 from deepseek.errors import TokenizerError
 from deepseek.tokenizer.tokenizer import Tokenizer
+
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 class AutoTokenizer:
@@ -34,7 +37,7 @@ def _from_path(path: Path) -> Tokenizer:
         from deepseek.tokenizer.files import read_tokenizer
 
         return read_tokenizer(path)
-    ggufs = sorted(path.glob("*.gguf"))
+    ggufs = [file for file in sorted(path.glob("*.gguf")) if not _LATER_PART.search(file.name)]
     if len(ggufs) == 1:
         return _from_gguf(ggufs[0])
     if ggufs:
@@ -43,7 +46,11 @@ def _from_path(path: Path) -> Tokenizer:
 
 
 def _from_gguf(path: Path) -> Tokenizer:
+    from deepseek.checkpoint.gguf.file import GgufFile
     from deepseek.tokenizer.from_gguf import tokenizer_from_gguf
-    from deepseek.tokenizer.gguf_metadata import read_metadata
 
-    return tokenizer_from_gguf(read_metadata(path), where=str(path))
+    file = GgufFile(path)
+    try:
+        return tokenizer_from_gguf(file.metadata, where=str(path))
+    finally:
+        file.close()

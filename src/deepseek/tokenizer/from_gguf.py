@@ -11,6 +11,8 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from deepseek.errors import TokenizerError
 from deepseek.tokenizer.pre_tokenizers import named
 from deepseek.tokenizer.tokenizer import Tokenizer
@@ -18,6 +20,8 @@ from deepseek.tokenizer.tokenizer_json import MAX_MERGES, check_id, check_merges
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "▁"
+_MOST_CUTTING = 2**28
+"""Sum of squared token lengths; real vocabularies stay below a tenth of it."""
 _IDS = {
     "bos_token": "bos_token_id",
     "eos_token": "eos_token_id",
@@ -29,7 +33,7 @@ _IDS = {
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str = "GGUF metadata") -> Tokenizer:
-    """The tokenizer that this metadata (GGUF key to Python value, arrays as lists) describes."""
+    """The tokenizer that this metadata (GGUF key to Python value, arrays as lists or NumPy arrays) describes."""
     vocabulary = _Vocabulary(metadata, where)
     model = metadata.get("tokenizer.ggml.model")
     builder = _BUILDERS.get(model) if isinstance(model, str) else None
@@ -118,6 +122,7 @@ class _Vocabulary:
 
     def _list(self, name: str) -> list[Any]:
         value = self.metadata.get(f"tokenizer.ggml.{name}")
+        value = value.tolist() if isinstance(value, np.ndarray) else value
         if not isinstance(value, list):
             raise TokenizerError(f"{self.where}: tokenizer.ggml.{name} is missing or no array")
         return value
@@ -162,6 +167,8 @@ def _merges_of_scores(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
         for token_id, (token, kind) in enumerate(zip(vocabulary.tokens, vocabulary.types, strict=True))
         if kind in (NORMAL, 0)
     }
+    if sum(len(token) ** 2 for token in mergeable) > _MOST_CUTTING:
+        raise TokenizerError(f"{vocabulary.where}: tokenizer.ggml.tokens are too long to cut into all their pairs")
     scores = vocabulary.scores()
     found: list[tuple[float, int, int, str, str]] = []
     for token, token_id in mergeable.items():
@@ -210,6 +217,7 @@ def _spaces(prefix: bool) -> dict[str, Any]:
 
 def _charsmap(value: Any, where: str) -> str:
     """SentencePiece's normalisation table, as `tokenizer.json` holds it."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if value is None or value == []:
         return ""
     if not isinstance(value, (list, bytes)) or len(value) > 2 * 1024 * 1024:

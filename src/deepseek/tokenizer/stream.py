@@ -55,18 +55,17 @@ class PieceRule:
         return piece.encode()
 
 
-def read_rule(decoder: dict[str, Any] | None) -> PieceRule:
+def read_rule(decoder: Any, where: str = "tokenizer.json") -> PieceRule:
     """The rule for a decoder of `tokenizer.json`; kinds that no language model here uses are refused by name."""
     if decoder is None:
-        raise TokenizerError("tokenizer.json has no decoder: pieces cannot be joined to text; add one")
+        raise TokenizerError(f"{where}: has no decoder, so pieces cannot be joined to text: add one")
     rule = PieceRule()
-    steps = decoder.get("decoders", []) if decoder.get("type") == "Sequence" else [decoder]
-    for step in steps:
-        reader = _STEPS.get(step.get("type"))
-        if reader is None:
-            raise TokenizerError(
-                f"tokenizer.json: decoder {step.get('type')!r:.60} is not supported; known are {sorted(_STEPS)}"
-            )
+    steps = decoder.get("decoders") if isinstance(decoder, dict) and decoder.get("type") == "Sequence" else [decoder]
+    for step in steps if isinstance(steps, list) else [steps]:
+        kind = step.get("type") if isinstance(step, dict) else step
+        reader = _STEPS.get(kind) if isinstance(kind, str) else None
+        if reader is None or not isinstance(step, dict):
+            raise TokenizerError(f"{where}: decoder {kind!r:.60} is not supported; known are {sorted(_STEPS)}")
         reader(rule, step)
     return rule
 
@@ -84,7 +83,8 @@ def _read_fuse(rule: PieceRule, step: dict[str, Any]) -> None:
 
 
 def _read_replace(rule: PieceRule, step: dict[str, Any]) -> None:
-    old = step.get("pattern", {}).get("String")
+    pattern = step.get("pattern")
+    old = pattern.get("String") if isinstance(pattern, dict) else None
     if not isinstance(old, str) or not old or not isinstance(step.get("content"), str):
         raise TokenizerError("tokenizer.json: a Replace decoder needs a String pattern and a content")
     rule.replacements += ((old, step["content"]),)
@@ -97,11 +97,11 @@ def _read_strip(rule: PieceRule, step: dict[str, Any]) -> None:
 
 
 def _read_metaspace(rule: PieceRule, step: dict[str, Any]) -> None:
-    rule.metaspace = step.get("replacement", "▁")
+    rule.metaspace = str(step.get("replacement", "▁"))
     rule.metaspace_drop_first = step.get("prepend_scheme", "always") != "never"
 
 
-_STEPS: dict[Any, Callable[[PieceRule, dict[str, Any]], None]] = {
+_STEPS: dict[str, Callable[[PieceRule, dict[str, Any]], None]] = {
     "ByteLevel": _read_byte_level,
     "ByteFallback": _read_byte_fallback,
     "Fuse": _read_fuse,

@@ -9,7 +9,7 @@ from deepseek.errors import TokenizerError
 from deepseek.tokenizer import chat_template as chat
 from deepseek.tokenizer.control_text import ControlText
 from deepseek.tokenizer.stream import PieceRule, StreamDecoder, read_rule
-from deepseek.tokenizer.tokenizer_json import build_backend, guarded
+from deepseek.tokenizer.tokenizer_json import build_backend, check, guarded
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -34,9 +34,10 @@ class Tokenizer:
         self.config: dict[str, Any] = dict(config or {})
         self.templates: dict[str, str] = dict(templates or {})
         self._where = where
-        self._backend = build_backend(spec, where)
         self._special = _special_names(self.config, where)
-        self._rule: PieceRule = read_rule(spec.get("decoder"))
+        check(spec, where)
+        self._rule: PieceRule = read_rule(spec.get("decoder"), where)
+        self._backend = build_backend(spec, where)
         guarded(self._add_named_tokens, where)
         added = self._backend.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}

@@ -64,8 +64,7 @@ def _no_constant(name: str) -> float:
 
 
 def build_backend(spec: Mapping[str, Any], where: str) -> "Backend":
-    """The library's tokenizer for a checked `tokenizer.json`, without truncation and padding."""
-    check(spec, where)
+    """The library's tokenizer for a `tokenizer.json` that `check` passed, without truncation and padding."""
     backend = load_backend(json.dumps(spec, ensure_ascii=False), where)
     backend.no_truncation()
     backend.no_padding()
