@@ -10,6 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from deepseek.checkpoint.checkpoint import open_checkpoint
+from deepseek.checkpoint.decode import from_float32, to_float32
+from deepseek.checkpoint.tensor import RawTensor
+from deepseek.config import ModelConfig
+from deepseek.errors import CheckpointError, ConfigError
+from deepseek.families.weights import weight_shapes
 from tiny_checkpoints import (
     LLAMA,
     V3,
@@ -21,13 +28,6 @@ from tiny_checkpoints import (
     write_folder,
     write_shards,
 )
-
-from deepseek.checkpoint.checkpoint import open_checkpoint
-from deepseek.checkpoint.decode import from_float32, to_float32
-from deepseek.checkpoint.tensor import RawTensor
-from deepseek.config import ModelConfig
-from deepseek.errors import CheckpointError, ConfigError
-from deepseek.families.weights import weight_shapes
 
 INDEX = "model.safetensors.index.json"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

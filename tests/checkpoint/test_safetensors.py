@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_checkpoints import LLAMA, entry, file_bytes, random_tensors, write_file
 
 from deepseek.checkpoint.decode import to_float32
 from deepseek.checkpoint.dtypes import PLAIN
 from deepseek.checkpoint.safetensors import SafetensorsFile
 from deepseek.errors import CheckpointError
+from tiny_checkpoints import LLAMA, entry, file_bytes, random_tensors, write_file
 
 TORCH = {
     "F64": torch.float64,

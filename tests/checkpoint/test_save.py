@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import pytest
 import safetensors.torch
 import torch
 import transformers
-from tiny_checkpoints import LLAMA, V3, V3_FP8, equal, quantize, random_tensors
 
 from deepseek.checkpoint.atomic import atomic_file
 from deepseek.checkpoint.checkpoint import open_checkpoint
@@ -27,6 +27,7 @@ from deepseek.checkpoint.tensor import RawTensor
 from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 from deepseek.families.weights import weight_shapes
+from tiny_checkpoints import LLAMA, V3, V3_FP8, equal, quantize, random_tensors
 
 Tensors = dict[str, RawTensor]
 INDEX = "model.safetensors.index.json"
@@ -298,6 +299,9 @@ def test_killed_at_any_point(before: int, after: int, tmp_path: Path) -> None:
             assert all(torch.equal(others[name], as_torch(tensor)) for name, tensor in whole.items())
             eps = json.loads((folder / "config.json").read_text())["rms_norm_eps"]
             assert eps == (1e-5 if whole is old else 3e-5)
+        unseen = Path(shutil.copytree(folder, tmp_path / f"{point}-unseen"))
+        save_checkpoint(unseen, LLAMA, old.items(), max_shard_bytes=before)
+        assert same(stored(unseen)[1], old), "an interrupted save came back over a later one"
         found, there = stored(folder)
         is_new = same(there, new)
         assert is_new or same(there, old)
