@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_cases import CASES, V2_GREEDY, V2_GROUPS, V3_GROUPS
 from torch import Tensor, nn
 
 from deepseek.config import ModelConfig, MoeConfig
 from deepseek.models.decoder import Model
 from deepseek.models.moe import Experts, MoE, Router
 from deepseek.models.routing_record import record_routing
+from model_cases import CASES, V2_GREEDY, V2_GROUPS, V3_GROUPS
 
 ROUTERS = {
     "softmax-greedy": V2_GREEDY,

