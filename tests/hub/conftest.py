@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Repo
 
 from deepseek.hub import transfer
+from hub_server import HubServer, Repo
 
 MIB = 1 << 20
 

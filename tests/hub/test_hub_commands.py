@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheel_maker import make_wheel
 
 from deepseek.hub import catalog
+from wheel_maker import make_wheel
 
 
 def run(*arguments: str, columns: int | None = None) -> "subprocess.CompletedProcess[str]":

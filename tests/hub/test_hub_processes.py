@@ -2,17 +2,18 @@
 
 import json
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Spawn
+
+from deepseek.hub import resolve
 from hub_server import HubServer, Repo
 from wheel_maker import make_wheel
 
-from deepseek.hub import resolve
-
+Spawn = Callable[[str], "subprocess.Popen[str]"]
 MIB = 1 << 20
 BIG = "model-00001-of-00002.safetensors"
 RESOLVE = "from deepseek.hub import resolve; print(resolve({name!r}).path)"

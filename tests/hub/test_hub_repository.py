@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Repo
 
 from deepseek.errors import HubError
 from deepseek.hub import resolve, resolve_config, transfer
+from hub_server import HubServer, Repo
 
 MIB = 1 << 20
 BIG = "model-00001-of-00002.safetensors"
@@ -39,6 +39,13 @@ def test_fetches_weights_and_texts_but_neither_pickle_nor_code(repo: Repo, files
     assert found.revision == "a" * 40
     assert names_in(found.path) == WANTED
     assert all((found.path / name).read_bytes() == files[name] for name in WANTED)
+
+
+def test_weights_in_folders_are_other_models(server: HubServer) -> None:
+    server.repos["org/tiny"] = Repo.of(
+        {"config.json": b"{}", "weights.safetensors": b"w", "x/weights.safetensors": b"x"}
+    )
+    assert names_in(resolve("org/tiny").path) == {"config.json", "weights.safetensors"}
 
 
 def test_reports_every_byte_once(repo: Repo, files: dict[str, bytes]) -> None:
@@ -95,6 +102,7 @@ def test_server_that_ignores_ranges_gives_a_right_file_nevertheless(
     server.faults.cut_after[BIG] = [2 * MIB]
     server.faults.ignore_range = True
     assert (resolve("org/tiny").path / BIG).read_bytes() == files[BIG]
+    assert [name for name, _ in server.ranges].count(BIG) == 2
 
 
 def test_part_that_the_hub_no_longer_continues_is_fetched_anew(
@@ -332,6 +340,16 @@ def test_config_alone_brings_no_weights_and_leaves_the_whole_to_be_fetched(
     with pytest.raises(HubError, match=r"no copy of org/tiny|lacks"):
         resolve("org/tiny", offline=True)
     assert names_in(resolve("org/tiny").path) == WANTED
+
+
+def test_config_of_a_newer_commit_does_not_hide_the_older_whole(
+    repo: Repo, server: HubServer, files: dict[str, bytes]
+) -> None:
+    whole = resolve("org/tiny")
+    newer = "c" * 40
+    repo.commits[newer], repo.refs["main"] = {**files, "config.json": b"{}"}, newer
+    assert resolve_config("org/tiny").read_bytes() == b"{}"
+    assert resolve("org/tiny", offline=True) == whole
 
 
 def test_catalog_name_leads_to_its_repository(server: HubServer) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from wheel_maker import make_wheel, row
 
 from deepseek.errors import HubError
 from deepseek.hub import wheel as unpacking
 from deepseek.hub.cache import safe_member
 from deepseek.hub.wheel import unpack
+from wheel_maker import make_wheel, row
 
 
 @pytest.fixture

@@ -138,5 +138,5 @@ def safe_member(name: str) -> bool:
         and "\\" not in name
         and ":" not in name
         and name.isprintable()
-        and not any(part in ("", ".", "..") or part.endswith((".", " ")) for part in parts)
+        and not any(part == "" or part.endswith((".", " ")) for part in parts)  # "..", and what Windows trims
     )

@@ -44,9 +44,8 @@ def parse(name: str) -> Meaning:
     """Files first, then `pypi:`, then the catalog, then the hub. Raises HubError with the nearest known names."""
     if not name.strip() or not name.isprintable():
         raise HubError(f"{name!r} is not a model's name: `deepseek models` lists names")
-    path = Path(name).expanduser()
-    if path.exists():
-        return Local(path.absolute())
+    if os.path.exists(path := os.path.expanduser(name)):  # unlike Path's, these refuse no text
+        return Local(Path(path).absolute())
     if name.startswith("pypi:"):
         return _in_wheel(name)
     if name.startswith((".", "/", "~", os.sep)) or name.lower().endswith(_LOOKS_LOCAL):

@@ -29,7 +29,7 @@ MAX_MEMBER_BYTES = 16 << 30
 MAX_TOTAL_BYTES = 32 << 30
 MAX_RECORD_BYTES = 16 << 20
 
-_SYMLINK, _REGULAR, _UNSET = 0o120000, 0o100000, 0
+_REGULAR, _UNSET = 0o100000, 0  # kinds of file in a member's Unix mode
 
 
 def unpack(wheel: Path, folder: Path, report: Report = silent) -> dict[str, Verified]:
@@ -82,7 +82,7 @@ def _refuse_hostile(info: zipfile.ZipInfo, wheel: str) -> None:
     if info.orig_filename != info.filename or not safe_member(info.filename.removesuffix("/")):
         raise HubError(f"{wheel} holds a member whose path leaves the folder, {info.orig_filename!r}: refused")
     kind = (info.external_attr >> 16) & 0o170000
-    if kind == _SYMLINK or (not info.is_dir() and kind not in (_REGULAR, _UNSET)):
+    if not info.is_dir() and kind not in (_REGULAR, _UNSET):
         raise HubError(f"{wheel} holds a link or a special file, {info.filename!r}: refused")
     if info.flag_bits & 1:
         raise HubError(f"{wheel} holds an encrypted member, {info.filename!r}: refused")
