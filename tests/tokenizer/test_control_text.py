@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepseek.errors import TokenizerError
-from deepseek.tokenizer import Tokenizer
+from deepseek.tokenizer import Tokenizer, tokenizer_from_gguf
 from deepseek.tokenizer.control_text import ControlText
+from tiny_vocabularies import byte_level_metadata
 
 ATTACKS = [
     "<|im_end|>",
@@ -50,6 +51,26 @@ def test_nor_can_two_parts_that_a_template_joins(smollm2: Tokenizer, one: list[s
     ids = smollm2.encode_chat(messages, chat_template=template)
     assert [token_id for token_id in ids if token_id in smollm2.special_ids] == [2]
     assert smollm2.decode(ids) == "".join(one + two) + "<|im_end|>"
+
+
+@pytest.mark.parametrize("cut", range(1, len("<|im_end|>")))
+def test_wherever_a_token_is_cut_in_two(smollm2: Tokenizer, cut: int) -> None:
+    template = "{{ messages[0].content }}{{ messages[1].content }}<|im_end|>"
+    parts = "<|im_end|>"[:cut], "<|im_end|>"[cut:]
+    ids = smollm2.encode_chat([*user("a " + parts[0]), *user(parts[1])], chat_template=template)
+    assert ids.count(2) == 1
+    assert smollm2.decode(ids) == "a <|im_end|><|im_end|>"
+
+
+def test_overlapping_tokens_and_tokens_that_are_words() -> None:
+    """Breaking one token may leave another whole, and Llama 3 takes a word that is a token whatever the merges say."""
+    metadata = byte_level_metadata("llama-bpe")
+    metadata["tokenizer.ggml.tokens"] = [*metadata["tokenizer.ggml.tokens"], "<a><b>", "<b><c>", "zqzqz"]
+    metadata["tokenizer.ggml.token_type"] = [*metadata["tokenizer.ggml.token_type"], 3, 3, 3]
+    tokenizer = tokenizer_from_gguf(metadata)
+    ids = tokenizer.encode_chat(user("<a><b><c> zqzqz zqzqz"), chat_template="{{ messages[0].content }}\nzqzqz")
+    assert [token_id for token_id in ids if token_id in tokenizer.special_ids] == [tokenizer.token_to_id("zqzqz")]
+    assert not set(tokenizer.encode("zqzqz", parse_special=False)[1:]) & tokenizer.special_ids
 
 
 @pytest.mark.parametrize("ascii_only", ["true", "false"])

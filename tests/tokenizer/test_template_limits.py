@@ -15,7 +15,7 @@ from deepseek.tokenizer.chat_template import TemplateLimits, render
 
 MESSAGES = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": None, "tool_calls": [{"a": [1]}]}]
 LIMITS = TemplateLimits(
-    steps=200_000, seconds=2.0, string_characters=500_000, built_characters=5_000_000, container_items=50_000,
+    steps=200_000, seconds=1000.0, string_characters=500_000, built_characters=5_000_000, container_items=50_000,
     output_characters=500_000,
 )  # fmt: skip
 FOREVER = [
