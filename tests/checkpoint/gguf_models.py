@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,12 @@ from deepseek.families.weights import weight_shapes
 
 VOCABULARY = 384
 PROMPT = "The quick brown fox sees the lazy dog and 42 cats; then"
+_TEXT = """A model is a list of numbers and a way of reading them. The reader opens the file, checks what the header
+says against the size of the file, and maps the rest. Nothing is read before it is needed; nothing is written in place.
+Experts lie behind one another, one matrix each, and a router chooses among them: the best few for every token. Whoever
+changes the order of rows must change it back, or the attention looks at the wrong half of every head. The converter
+moves whole blocks, so that the bits of a quantised row stay what they were. Then the text is the same in both programs.
+"""
 
 _ROPE = RopeConfig(theta=5000.0)
 _YARN = RopeConfig(
@@ -119,10 +125,10 @@ def random_weights(config: ModelConfig, seed: int = 0) -> dict[str, RawTensor]:
             values *= 0.3  # biases; the correction bias of the router has both signs
         elif name.endswith("mlp.gate.weight"):
             values *= 3 / np.sqrt(shape[1])
-        elif not name.endswith("embed_tokens.weight"):
+        else:
             values *= 1.5 / np.sqrt(shape[1])
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
-            values[_not_ascii()] = 0  # never the best: llama.cpp reports no token that ends inside a character
+            values[_never_best()] = 0
         tensors[name] = from_float32(values.astype("f4"), "F32")
     return tensors
 
@@ -139,8 +145,7 @@ def tokenizer_files() -> dict[str, bytes]:
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=["<bos>", "<eos>"], initial_alphabet=alphabet, show_progress=False
     )
-    text = Path(__file__).read_text()
-    tokenizer.train_from_iterator(text.split("\n"), trainer)
+    tokenizer.train_from_iterator(_TEXT.split("\n"), trainer)
     assert tokenizer.get_vocab_size() == VOCABULARY
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<eos>"}
     return {"tokenizer.json": tokenizer.to_str().encode(), "tokenizer_config.json": json.dumps(config).encode()}
@@ -157,9 +162,10 @@ def prompt_ids() -> list[int]:
 
 
 @cache
-def _not_ascii() -> list[int]:
+def _never_best() -> list[int]:
+    """llama.cpp reports no token that ends inside a character, and with ignore_eos never takes the end of text."""
     tokenizer = _tokenizer()
-    return [token for token in range(2, VOCABULARY) if not tokenizer.decode([token]).isascii()]
+    return [0, 1] + [token for token in range(2, VOCABULARY) if not tokenizer.decode([token]).isascii()]
 
 
 def write_folder(folder: Path, config: ModelConfig, *, seed: int = 0, dtype: str = "F32") -> Path:
@@ -180,15 +186,18 @@ class Generated:
     top: list[dict[int, float]]
 
 
-def llama_cpp(path: Path, prompt: str | list[int], *, tokens: int = 12, top: int = 20) -> Generated:
+def llama_cpp(path: Path, prompts: Sequence[str | list[int]], *, tokens: int = 12, top: int = 20) -> list[Generated]:
     """What llama.cpp generates greedily. In a process of its own: a file that it dislikes may abort it."""
-    request = {"path": str(path), "prompt": prompt, "tokens": tokens, "top": top}
+    request = {"path": str(path), "prompts": list(prompts), "tokens": tokens, "top": top}
     done = subprocess.run(
-        [sys.executable, __file__], input=json.dumps(request), capture_output=True, text=True, timeout=300
+        [sys.executable, __file__], input=json.dumps(request), capture_output=True, text=True, timeout=600
     )
     answers = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
-    assert answers, f"llama.cpp did not answer: {done.stderr[-2000:]}"
-    answer = json.loads(answers[0].removeprefix("ANSWER "))
+    assert len(answers) == len(prompts), f"llama.cpp did not answer: {done.stderr[-2000:]}"
+    return [_generated(json.loads(answer.removeprefix("ANSWER "))) for answer in answers]
+
+
+def _generated(answer: dict[str, Any]) -> Generated:
     steps = answer["choices"][0]["logprobs"]["content"]
     return Generated(
         [step["id"] for step in steps],
@@ -213,21 +222,15 @@ def _serve() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = request["path"]
     params.n_ctx, params.n_parallel, params.warmup, params.fit_params = 256, 1, False, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 2
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # more would spin against other tests
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     server = xllamacpp.Server(params)
-    answer = server.handle_completions(
-        {
-            "prompt": request["prompt"],
-            "max_tokens": request["tokens"],
-            "temperature": 0,
-            "n_probs": request["top"],
-            "ignore_eos": True,
-            "cache_prompt": False,
-        }
-    )
-    print("\nANSWER " + (answer if isinstance(answer, str) else json.dumps(answer)), flush=True)
+    options = {"temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    options |= {"max_tokens": request["tokens"], "n_probs": request["top"]}
+    for prompt in request["prompts"]:
+        answer = server.handle_completions({"prompt": prompt, **options})
+        print("\nANSWER " + (answer if isinstance(answer, str) else json.dumps(answer)), flush=True)
 
 
 if __name__ == "__main__":
