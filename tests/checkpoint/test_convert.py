@@ -9,9 +9,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from gguf_models import CONFIGS, random_weights, tokenizer_files, write_folder
-from tiny_checkpoints import V3_FP8, quantize, random_tensors
-from tiny_checkpoints import write_folder as write_bare_folder
 from typer.testing import CliRunner
 
 from deepseek.checkpoint.checkpoint import open_checkpoint
@@ -23,6 +20,9 @@ from deepseek.checkpoint.gguf.quantize import quantize as encode
 from deepseek.cli.app import app
 from deepseek.errors import CheckpointError, ConfigError, TokenizerError
 from deepseek.families.weights import weight_shapes
+from gguf_models import CONFIGS, random_weights, tokenizer_files, write_folder
+from tiny_checkpoints import V3_FP8, quantize, random_tensors
+from tiny_checkpoints import write_folder as write_bare_folder
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

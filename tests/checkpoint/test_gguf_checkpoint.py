@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_models import CONFIGS, random_weights, write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +23,7 @@ from deepseek.checkpoint.gguf.rows import halves_from_pairs, join_kv_b, pairs_fr
 from deepseek.checkpoint.gguf.writer import TensorToWrite, write_gguf
 from deepseek.checkpoint.tensor import RawTensor
 from deepseek.errors import CheckpointError, ConfigError
+from gguf_models import CONFIGS, random_weights, write_folder
 
 Edit = Callable[[dict[str, Any], dict[str, TensorToWrite]], None]
 

@@ -152,7 +152,7 @@ class GgufCheckpoint:
         for part in stored:
             if part not in tensors:
                 raise CheckpointError(
-                    f"{self.path}: tensor {part!r} is missing; the file is incomplete or its metadata belongs to another"
+                    f"{self.path}: tensor {part!r} is missing; the file is incomplete, or its metadata another's"
                 )
         return stored
 

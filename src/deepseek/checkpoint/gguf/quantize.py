@@ -61,7 +61,8 @@ def _round_away(values: Floats) -> Floats:
     """C's roundf: halves go away from zero."""
     magnitude = np.abs(values)
     floor = np.floor(magnitude)
-    return np.sign(values) * (floor + np.floor(2 * (magnitude - floor)))
+    rounded: Floats = np.sign(values) * (floor + np.floor(2 * (magnitude - floor)))
+    return rounded
 
 
 def _half_bytes(column: Floats) -> Bytes:
