@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from deepseek.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from deepseek.checkpoint.decode import from_float32, to_float32
-from deepseek.checkpoint.dtypes import GGUF_BLOCKS
+from deepseek.checkpoint.dtypes import GGUF_BLOCKS, byte_size
 from deepseek.checkpoint.gguf.checkpoint import GgufCheckpoint
 from deepseek.checkpoint.gguf.export import WRITABLE, export_gguf
 from deepseek.checkpoint.save import save_checkpoint
@@ -139,7 +139,10 @@ def _to_safetensors(source: Checkpoint, destination: Path, dtype: str | None, re
             size += len(tensor.data)
             yield name, tensor
 
-    save_checkpoint(destination, config, tensors(), extra_files=_companions(source), report=report)
+    expected = None if dtype is None else sum(byte_size(dtype, source.shape(name)) for name in source.names())
+    save_checkpoint(
+        destination, config, tensors(), extra_files=_companions(source), total_bytes=expected, report=report
+    )
     return Conversion(path=destination, format="safetensors", size=size, types=dict(types), notes=())
 
 

@@ -7,20 +7,18 @@ from typing import Self
 
 import numpy as np
 
+from deepseek.checkpoint.configuration import read_config
 from deepseek.checkpoint.confined import confined_file, is_plain_name
 from deepseek.checkpoint.contents import check_contents, config_as_stored, is_harmless, shared_weights
 from deepseek.checkpoint.layout import Place, check_types, places_of, read
 from deepseek.checkpoint.safetensors import SafetensorsFile
 from deepseek.checkpoint.strict_json import read_object
 from deepseek.checkpoint.tensor import Bytes, RawTensor
-from deepseek.config import ModelConfig
-from deepseek.errors import CheckpointError, ConfigError
-from deepseek.families import config_from_hf
+from deepseek.errors import CheckpointError
 from deepseek.families.weights import weight_shapes
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
-_MAX_CONFIG_BYTES = 4 << 20
 _MAX_INDEX_BYTES = 100_000_000
 _COMPARED = 1 << 22
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -37,7 +35,7 @@ class SafetensorsCheckpoint:
     def __init__(self, path: Path, *, allow_unknown: bool = False) -> None:
         self.path = path
         folder = path if path.is_dir() else path.parent
-        config = read_config(folder, allow_unknown=allow_unknown)
+        config = read_config(confined_file(folder, CONFIG), allow_unknown=allow_unknown)
         self._sources = open_files(path, allow_unknown=allow_unknown)
         try:
             self.config = config_as_stored(config, self._sources)
@@ -103,16 +101,6 @@ def _same_bytes(ours: Bytes, theirs: Bytes) -> bool:
     """Compared in pieces: NumPy would make an array of truth values as large as the weights."""
     parts = (slice(start, start + _COMPARED) for start in range(0, ours.size, _COMPARED))
     return all(np.array_equal(ours[part], theirs[part]) for part in parts)
-
-
-def read_config(folder: Path, *, allow_unknown: bool = False) -> ModelConfig:
-    """Raises ConfigError or CheckpointError naming the file and the key."""
-    path = confined_file(folder, CONFIG)
-    try:
-        values = read_object(path, max_bytes=_MAX_CONFIG_BYTES)
-    except CheckpointError as error:
-        raise ConfigError(str(error)) from None
-    return config_from_hf(values, where=str(path), allow_unknown=allow_unknown)
 
 
 def open_files(path: Path, *, allow_unknown: bool = False) -> dict[str, SafetensorsFile]:
