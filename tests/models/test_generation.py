@@ -14,7 +14,7 @@ from model_reference import randomise
 
 
 class Letters:
-    """A tokenizer of 67 letters, whose token 60 is special; one token is one letter, but 61 and 62 make one together."""
+    """A tokenizer of 67 letters, whose token 60 is special; 61 prints nothing until the next token comes."""
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("0") for letter in text]

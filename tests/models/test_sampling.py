@@ -1,6 +1,7 @@
 """Sampling against its definition written out, seeds, and stop strings across the borders of pieces."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -108,7 +109,7 @@ def test_stop_strings_are_found_wherever_pieces_break(text: str, stop: list[str]
     expected_last = whole.push(text) + whole.flush()
     scanner, shown = StopScanner(tuple(stop)), ""
     borders = sorted({0, *(cut for cut in cuts if cut < len(text)), len(text)})
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         shown += scanner.push(text[start:end])
         assert text.startswith(shown)
         assert not any(s in shown for s in stop)
