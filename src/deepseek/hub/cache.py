@@ -23,7 +23,6 @@ from deepseek.errors import HubError
 from deepseek.progress import Report
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 class StorageError(HubError):
@@ -68,7 +67,7 @@ def locked(key: str, report: Report) -> Iterator[None]:
 
 @contextmanager
 def storage_faults(folder: Path) -> Iterator[None]:
-    """Turn a full disk or an unwritable folder into a HubError that says what to do; others pass."""
+    """Turn what the system says of a full disk or an unusable folder into a StorageError with the mend."""
     try:
         yield
     except HubError:
@@ -76,12 +75,12 @@ def storage_faults(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise disk_full(folder) from error
-        if error.errno in _UNWRITABLE:
-            raise StorageError(
-                f"cannot write to the cache folder {folder} ({error.strerror}): make it writable, "
-                "or set DEEPSEEK_CACHE (for hub models HF_HOME) to a folder that is"
-            ) from error
-        raise
+        if error.errno is None:  # not from the system
+            raise
+        raise StorageError(
+            f"cannot write to the cache folder {folder} ({error.strerror}): make it writable, "
+            "or set DEEPSEEK_CACHE (for hub models HF_HOME) to a folder that is"
+        ) from error
 
 
 def disk_full(folder: Path) -> StorageError:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from deepseek.errors import HubError
@@ -194,12 +195,12 @@ def _run_pip(wanted: str, staging: Path, size: int | None, report: Report) -> No
 
 
 def _bytes_below(folder: Path) -> int:
+    """Size of all files, while pip moves and removes them: os.walk, unlike rglob, takes that calmly."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size
-        except OSError:  # pip moves and removes while we look
-            continue
+    for where, _, files in os.walk(folder):
+        for file in files:
+            with suppress(OSError):
+                total += os.stat(os.path.join(where, file)).st_size
     return total
 
 
