@@ -48,6 +48,7 @@ def chats(arguments: Any) -> dict[str, list[dict[str, Any]]]:
         "tools": [system, user, asked, *told],
         "tools answered": [user, asked, *told, {"role": "assistant", "content": "Wet."}, user],
         "silent call": [user, {"role": "assistant", "content": None, "tool_calls": [call(arguments)]}, *told],
+        "other name": [user, {"role": "assistant", "content": "Fine.", "reasoning": "hm"}],
         "ends with assistant": [user, {"role": "assistant", "content": "So"}],
     }
 

@@ -247,9 +247,9 @@ def test_missing_files_say_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_failed_save_leaves_the_old_files(
-    byte_level: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    byte_level: Tokenizer, sentencepiece: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    byte_level.save_pretrained(tmp_path)
+    sentencepiece.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(_: int) -> None:

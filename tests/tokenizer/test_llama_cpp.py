@@ -99,9 +99,11 @@ def test_byte_level_written_by_us(pre: str, texts: list[str], tmp_path: Path) ->
 
 @pytest.mark.parametrize("prefix", [True, False])
 def test_sentencepiece_written_by_us(prefix: bool, texts: list[str], tmp_path: Path) -> None:
-    ours = tokenizer_from_gguf(sentencepiece_metadata() | {"tokenizer.ggml.add_space_prefix": prefix})
-    _server, theirs = llama_cpp(write_tiny_model(tokenizer_to_gguf(ours), tmp_path / "tiny.gguf"))
-    assert _differences(ours, theirs, [text for text in texts if "\0" not in text]) == []
+    metadata = sentencepiece_metadata() | {"tokenizer.ggml.add_space_prefix": prefix}
+    ours = tokenizer_from_gguf(metadata)
+    for name, source in (("original", metadata), ("ours", tokenizer_to_gguf(ours))):
+        _server, theirs = llama_cpp(write_tiny_model(source, tmp_path / f"{name}.gguf"))
+        assert _differences(ours, theirs, [text for text in texts if "\0" not in text]) == []
 
 
 def test_unigram_written_by_us(texts: list[str], tmp_path: Path) -> None:
