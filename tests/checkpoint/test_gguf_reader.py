@@ -32,6 +32,7 @@ METADATA: dict[str, Any] = {
     "a.text": "Grüße, 世界 🙂",
     "a.texts": ["", "a", "é" * 300],
     "a.flags": [True, False],
+    "a.list": [1, 2, 3],
     "a.numbers": np.array([1, -2, 3], np.int32),
     "a.floats": np.array([0.25, -1e30], np.float32),
 }
@@ -64,6 +65,7 @@ def test_the_gguf_package_reads_what_we_write(tmp_path: Path) -> None:
     assert reader.fields["a.uint"].types == [gguf.GGUFValueType.UINT32]
     assert reader.fields["a.negative"].types == [gguf.GGUFValueType.INT32]
     assert reader.fields["a.numbers"].types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.INT32]
+    assert reader.fields["a.list"].types == [gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.INT32]
     expected = random_tensors()
     assert [tensor.name for tensor in reader.tensors] == list(expected)
     for tensor in reader.tensors:
@@ -204,6 +206,11 @@ HOSTILE = {
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + bytes(64), "big-endian"),
     "tensor count": (file_bytes(n_infos=1 << 60), "1,152,921,504,606,846,976 tensors, more than a file of"),
     "key count": (file_bytes(n_keys=1 << 40), "metadata keys, more than a file of"),
+    "tensor count a little too high": (file_bytes(n_infos=99), "the header says 99 tensors, more than a file of"),
+    "more keys than any model": (
+        file_bytes([key(f"{i}", UINT32, bytes(4)) for i in range(65_537)]),
+        "the header says 65,537 metadata keys",
+    ),
     "key count beyond the end": (file_bytes(n_keys=9), "unknown type|truncated|appears twice"),
     "key length": (file_bytes([struct.pack("<Q", 1 << 63)]), "a metadata key is 9,223,372,036,854,775,808 bytes long"),
     "key twice": (file_bytes([key("k", UINT32, bytes(4))] * 2), "the metadata key 'k' appears twice"),

@@ -59,6 +59,7 @@ def hard_values() -> np.ndarray:
     """Zeros, equal magnitudes of both signs, values at rounding ties, tiny and large scales."""
     generator = np.random.default_rng(3)
     rows = [np.zeros(256), np.tile([1.0, -1.0], 128), np.tile([-1.0, 1.0], 128), np.full(256, 7.0), np.arange(256) / 2]
+    rows += [np.where(np.arange(256) % 32 == 0, 127, np.arange(256) % 120 - 59.5)]  # Q8_0 with a scale of 1: halves
     rows += [np.round(generator.standard_normal(256) * 4) / 4 for _ in range(20)]
     rows += [generator.standard_normal(256) * scale for scale in (1e-30, 1e-7, 1e-5, 1e-3, 1, 50, 1e4)]
     rows += list(generator.standard_normal((300, 256)))
