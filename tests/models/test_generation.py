@@ -186,6 +186,13 @@ def test_a_missing_device_or_type_is_named() -> None:
         choose_dtype("int4", torch.device("cpu"))
 
 
+@pytest.mark.parametrize(("has_bfloat16", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_auto_takes_the_faster_type(has_bfloat16: bool, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepseek.models.auto._cpu_has_bfloat16", lambda: has_bfloat16)
+    assert choose_dtype("auto", torch.device("cpu")) == chosen
+    assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
 def test_a_cache_grows_and_forgets(model: Model) -> None:
     cache = model.new_cache(capacity=4)
     ids = torch.arange(12)[None]

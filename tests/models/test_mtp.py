@@ -11,7 +11,7 @@ from transformers.modeling_layers import MtpModel
 
 from deepseek.errors import GenerationError
 from deepseek.models.decoder import Model
-from deepseek.models.mtp import generate_speculative, predict_layer
+from deepseek.models.mtp import _Drafter, generate_speculative, predict_layer
 from model_cases import CASES
 from model_reference import paired, randomise, relative_difference
 
@@ -71,6 +71,37 @@ def test_speculative_text_is_the_greedy_text(depth: int, name: str) -> None:
         assert result.token_ids == greedy(model, prompt, 40)
         assert all(0 <= kept <= tried for kept, tried in zip(result.accepted, result.drafted, strict=True))
         assert result.steps + sum(result.accepted) >= 40
+
+
+@torch.no_grad()
+def drafts_from_nothing(model: Model, tokens: list[int]) -> list[int]:
+    """Every prediction layer over the whole text, without a cache."""
+    ids, drafts = list(tokens), []
+    hidden = model(torch.tensor([tokens[:-1]])).last_hidden_btm
+    for layer in range(CONFIG.num_hidden_layers, CONFIG.num_hidden_layers + len(model.prediction_layers)):
+        ids = ids[1:]
+        hidden = predict_layer(model, layer, hidden, torch.tensor([ids]))
+        drafts.append(int(model.head(hidden[:, -1]).argmax()))
+        ids.append(drafts[-1])
+    return drafts
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_drafts_never_rest_on_tokens_that_were_rejected(depth: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model(replace(CASES["v3"], num_nextn_predict_layers=depth)).eval()
+    randomise(model, 5)
+    plain = _Drafter.draft
+    seen: list[tuple[list[int], list[int]]] = []
+
+    def draft(self: _Drafter, tokens: list[int], new_hidden_btm: Tensor) -> list[int]:
+        seen.append((tokens, plain(self, tokens, new_hidden_btm)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(_Drafter, "draft", draft)
+    generate_speculative(model, [1, 2, 3, 4], max_tokens=16, ignore_eos=True)
+    assert seen
+    for tokens, drafts in seen:
+        assert drafts == drafts_from_nothing(model, tokens)
 
 
 class Oracle:

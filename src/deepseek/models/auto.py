@@ -83,10 +83,20 @@ def choose_device(device: str | torch.device) -> torch.device:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """auto: bfloat16."""
+    """auto: bfloat16, but float32 on a CPU without bfloat16 instructions, which would have to imitate them.
+
+    SmolLM2-135M on two AVX-512 cores with them: float32 decodes 20 and reads 470 tokens/s, bfloat16 21 and 1,470, in
+    half the memory. Raises ConfigError for another name or type.
+    """
     if dtype == "auto":
-        return torch.bfloat16
+        return torch.float32 if device.type == "cpu" and not _cpu_has_bfloat16() else torch.bfloat16
     chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if chosen is None or chosen not in _DTYPES.values():
         raise ConfigError(f"dtype must be auto, {', '.join(_DTYPES)} or such a torch type, not {dtype!r}")
     return chosen
+
+
+def _cpu_has_bfloat16() -> bool:
+    """PyTorch has no public name for this; where it has none at all, the answer is no."""
+    asked = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return asked is not None and bool(asked())

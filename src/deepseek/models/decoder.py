@@ -209,7 +209,9 @@ class Model(nn.Module):
             )
         return limit - len(prompt_ids)
 
-    def generate(self, prompts: Any, params: SamplingParams | None = None, **options: Any) -> "Generation | list[Generation]":
+    def generate(
+        self, prompts: Any, params: SamplingParams | None = None, **options: Any
+    ) -> "Generation | list[Generation]":
         """See `generation.generate`."""
         from deepseek.models.generation import generate
 
