@@ -6,9 +6,7 @@ import typer
 
 ModelName = Annotated[
     str | None,
-    typer.Argument(
-        metavar="MODEL", help="Folder, .gguf file or name; without one the default, SmolLM2-135M-Instruct."
-    ),
+    typer.Argument(metavar="MODEL", help="Folder, .gguf file or name; without one the default, SmolLM2-135M-Instruct."),
 ]
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The text; `-` reads it from standard input.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")]
