@@ -55,20 +55,23 @@ def all_threads(one_thread: None) -> Iterator[None]:
 
 @torch.no_grad()
 def test_greedy_text_equals_transformers(gguf: Path, model: Model) -> None:
+    """Transformers' greedy text is ours if its choice after every prefix of ours is our next token: one pass each."""
     tokenizer = AutoTokenizer.from_pretrained(gguf)
-    ours = model.generate(PROMPTS, max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True, tokenizer=tokenizer)
-
     place = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    reference_tokenizer = ReferenceTokenizer.from_pretrained(**place, padding_side="left")
+    reference_tokenizer = ReferenceTokenizer.from_pretrained(**place)
     reference = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
-    inputs = reference_tokenizer(PROMPTS, return_tensors="pt", padding=True)
-    reference.generation_config.eos_token_id = None
-    texts = reference.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
-    expected = texts[:, inputs["input_ids"].shape[1] :].tolist()
-    assert [result.token_ids for result in ours] == expected
-    assert all(result.prompt_tokens == size for result, size in zip(ours, inputs["attention_mask"].sum(1), strict=True))
-    decoded = reference_tokenizer.batch_decode(expected, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    assert [result.text for result in ours] == decoded
+    results = model.generate(PROMPTS, max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True, tokenizer=tokenizer)
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        ids = reference_tokenizer(prompt)["input_ids"]
+        logits = reference(torch.tensor([ids + result.token_ids[:-1]]), logits_to_keep=NEW_TOKENS).logits[0]
+        assert result.token_ids == logits.argmax(dim=-1).tolist()
+        assert result.prompt_tokens == len(ids)
+        assert result.text == reference_tokenizer.decode(
+            result.token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+    inputs = reference_tokenizer(PROMPTS[0], return_tensors="pt")
+    generated = reference.generate(**inputs, max_new_tokens=16, do_sample=False, eos_token_id=None, pad_token_id=2)
+    assert generated[0, -16:].tolist() == results[0].token_ids[:16]
 
 
 def test_a_prompt_alone_has_the_text_it_has_in_a_batch(gguf: Path, model: Model) -> None:
