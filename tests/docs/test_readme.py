@@ -44,7 +44,8 @@ def test_commands_run_as_printed(command: str, output: str, tmp_path: Path) -> N
     script = str(Path(sys.executable).parent / "deepseek")
     result = subprocess.run([script, *words[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
-    assert output in result.stdout.replace(f"{ROOT}/", "")
+    printed = "\n".join(line.rstrip() for line in result.stdout.replace(f"{ROOT}/", "").splitlines())
+    assert output in printed
 
 
 def test_python_runs_as_printed(tmp_path: Path) -> None:

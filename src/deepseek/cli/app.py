@@ -39,13 +39,11 @@ def _options(
 
 
 app.command()(chat)
-app.command()(convert)
 app.command()(generate)
 app.command()(info)
-
-
-app.command()(pull)
 app.command()(models)
+app.command()(pull)
+app.command()(convert)
 
 
 def main() -> None:
