@@ -51,7 +51,7 @@ def main() -> None:
     try:
         app()
     except DeepseekError as error:
-        err.print(f"[bold red]error:[/] {_plain(error)}")
+        err.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=not err.is_terminal)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         err.print("interrupted")

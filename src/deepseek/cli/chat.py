@@ -104,7 +104,7 @@ def _converse(conversation: Conversation) -> None:
             if not _obey(conversation, line):
                 return
         except DeepseekError as error:
-            err.print("[bold red]error:[/]", str(error), markup=True)
+            err.print(f"error: {error}", style="bold red", markup=False)
 
 
 def _read_line() -> str | None:

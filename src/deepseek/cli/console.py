@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from deepseek.progress import Report
 
@@ -15,6 +15,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 SHOW_AFTER_SECONDS = 1.0  # work that ends sooner needs no bar
+LOG_EVERY_SECONDS = 15.0
 
 
 def print_json(value: Any) -> None:
@@ -24,42 +25,63 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Report]:
-    """Yield a `Report` that draws one bar a label on stderr, from the second second on."""
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-    )
-    counts = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
-        TimeRemainingColumn(),
-        console=err,
-        transient=True,
-    )
-    tasks: dict[str, tuple[Progress, TaskID]] = {}
-    begun: dict[str, float] = {}
-    running: list[Progress] = []
+    """Yield a `Report` that shows each label on stderr once it takes over a second.
 
-    def report(label: str, done: int, total: int | None, unit: str = "bytes") -> None:
-        begun.setdefault(label, time.monotonic())
-        if label not in tasks:
-            if done == total or time.monotonic() - begun[label] < SHOW_AFTER_SECONDS:
-                return
-            board = bars if unit == "bytes" else counts
-            if not running:  # rich shows one live display at a time
-                board.start()
-                running.append(board)
-            tasks[label] = running[0], running[0].add_task(label, total=total, unit=unit)
-        board, task = tasks[label]
-        board.update(task, completed=done, total=total)
-
+    In a terminal as a bar that goes away again, elsewhere (a log, a pipe) as a line every LOG_EVERY_SECONDS.
+    """
+    if not err.is_terminal:
+        yield _logged
+        return
+    bars = _Bars()
     try:
-        yield report
+        yield bars.report
     finally:
-        for board in running:
-            board.stop()
+        bars.stop()
+
+
+class _Bars:
+    def __init__(self) -> None:
+        self._board: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._begun: dict[str, float] = {}
+
+    def report(self, label: str, done: int, total: int | None, unit: str = "bytes") -> None:
+        begun = self._begun.setdefault(label, time.monotonic())
+        if label not in self._tasks:
+            if done == total or time.monotonic() - begun < SHOW_AFTER_SECONDS:
+                return
+            if self._board is None:
+                self._board = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TextColumn("{task.fields[amount]}"),
+                    TimeRemainingColumn(),
+                    console=err,
+                    transient=True,
+                )
+                self._board.start()
+            self._tasks[label] = self._board.add_task(label, total=total, amount="")
+        assert self._board is not None
+        self._board.update(self._tasks[label], completed=done, total=total, amount=_amount(done, total, unit))
+
+    def stop(self) -> None:
+        if self._board is not None:
+            self._board.stop()
+
+
+_last_logged: dict[str, float] = {}
+
+
+def _logged(label: str, done: int, total: int | None, unit: str = "bytes") -> None:
+    now = time.monotonic()
+    last = _last_logged.setdefault(label, now - LOG_EVERY_SECONDS + SHOW_AFTER_SECONDS)
+    if done != total and now - last >= LOG_EVERY_SECONDS:
+        _last_logged[label] = now
+        err.print(f"{label}: {_amount(done, total, unit)}", markup=False)
+
+
+def _amount(done: int, total: int | None, unit: str) -> str:
+    """`12.0/92.9 MB`, `3/30 layers`."""
+    if unit != "bytes":
+        return f"{done}/{total} {unit}" if total is not None else f"{done} {unit}"
+    return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total is not None else f"{done / 1e6:.1f} MB"
