@@ -108,7 +108,9 @@ class Decoder(nn.Module):
         super().__init__()
         total = config.num_hidden_layers + config.num_nextn_predict_layers
         kinds = [DecoderLayer if layer < config.num_hidden_layers else PredictionLayer for layer in range(total)]
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Given its weight, Embedding draws none: `initialise` does, and drawing on the meta device costs seconds.
+        empty = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, _weight=empty)
         self.layers = nn.ModuleList(kind(config, layer) for layer, kind in enumerate(kinds))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
@@ -122,7 +124,8 @@ class Model(nn.Module):
         self.model = Decoder(config)
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        initialise(self)
+        if self.device.type != "meta":
+            initialise(self)
 
     @property
     def device(self) -> torch.device:

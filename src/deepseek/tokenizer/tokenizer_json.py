@@ -166,9 +166,9 @@ def check_merges(merges: list[Any], vocabulary: Any, where: str, prefix: str = "
     pairs = []
     for place, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
-        if not (isinstance(parts, (list, tuple)) and len(parts) == 2 and all(isinstance(part, str) for part in parts)):
+        left, right = parts if isinstance(parts, (list, tuple)) and len(parts) == 2 else (None, None)
+        if not isinstance(left, str) or not isinstance(right, str):
             raise TokenizerError(f"{where}[{place}]: {merge!r:.60} is no pair of two tokens")
-        left, right = parts
         if not left or not right or left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
             raise TokenizerError(f"{where}[{place}]: {merge!r:.60} names a token that is not in the vocabulary")
         pairs.append((left, right))
