@@ -84,6 +84,12 @@ def test_serving_needs_no_pytorch() -> None:
     assert not loaded & {"torch", "transformers"}
 
 
+def test_without_pytorch_a_model_says_what_to_install() -> None:
+    script = "import sys\nsys.modules['torch'] = None\nfrom deepseek import AutoModel"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "ImportError: AutoModel needs PyTorch: pip install 'deepseek-framework[train]'" in result.stderr
+
+
 def loaded_after(code: str) -> set[str]:
     script = f"{code}\nimport sys\nprint(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

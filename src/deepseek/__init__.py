@@ -24,7 +24,12 @@ __all__ = ["AutoModel", "AutoTokenizer", "ModelConfig", "__version__"]
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'deepseek' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    try:
+        return getattr(import_module(_HOME_OF[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(f"{name} needs PyTorch: pip install 'deepseek-framework[train]'") from None
 
 
 def __dir__() -> list[str]:
