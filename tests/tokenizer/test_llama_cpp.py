@@ -8,14 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
+import xllamacpp
 
 from deepseek.tokenizer import Tokenizer, tokenizer_from_gguf, tokenizer_to_gguf
 from tiny_vocabularies import byte_level_metadata, sentencepiece_metadata, unigram_metadata
-
-gguf = pytest.importorskip("gguf")
-xllamacpp = pytest.importorskip("xllamacpp")
 
 ODD_BLANKS = re.compile(r"[^\S \r\n\t]")
 """llama.cpp's own matcher knows too little of these in the character ranges of DeepSeek's first patterns."""

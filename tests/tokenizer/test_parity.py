@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from deepseek.tokenizer import AutoTokenizer, Tokenizer
-
-transformers = pytest.importorskip("transformers")
 
 
 def _differences(ours: Tokenizer, theirs: Any, texts: list[str]) -> list[str]:

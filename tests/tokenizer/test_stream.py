@@ -1,6 +1,7 @@
 """Streaming gives the same text as decoding at once, and never half a character."""
 
-import time
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -106,12 +107,25 @@ def test_no_id_is_negative_and_padded_rows_print_nothing(smollm2: Tokenizer) -> 
 
 def test_work_does_not_grow_with_the_text(smollm2: Tokenizer) -> None:
     ids = smollm2.encode("word 世界 😀 " * 200)
+    smollm2.decode(ids)  # fills the cache of pieces
 
-    def seconds(repeats: int) -> float:
-        decoder, start = smollm2.stream(), time.perf_counter()
+    def calls_and_memory(repeats: int) -> tuple[int, int]:
+        """Calls made, and bytes that the decoder still holds after the last token."""
+        decoder, calls = smollm2.stream(), 0
+
+        def count(*_: object) -> None:
+            nonlocal calls
+            calls += 1
+
+        tracemalloc.start()
+        sys.setprofile(count)
         for token_id in ids * repeats:
             decoder.push(token_id)
-        return time.perf_counter() - start
+        sys.setprofile(None)
+        held = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        return calls, held
 
-    seconds(1)
-    assert min(seconds(40) for _ in range(3)) < 40 * 4 * min(seconds(1) for _ in range(5))
+    (few, held_few), (many, held_many) = calls_and_memory(1), calls_and_memory(10)
+    assert many < 10.1 * few
+    assert held_many < held_few + 1024

@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 import tracemalloc
 from typing import Any
 
@@ -117,16 +116,14 @@ BROKEN = [
 
 
 def refused(template: str, limits: TemplateLimits = LIMITS) -> TokenizerError:
-    start = time.monotonic()
     with pytest.raises(TokenizerError) as caught:
         render(template, MESSAGES, limits=limits)
-    assert time.monotonic() - start < 6
     return caught.value
 
 
 @pytest.mark.parametrize("template", FOREVER)
-def test_endless_work_is_stopped(template: str) -> None:
-    refused(template)
+def test_endless_work_is_stopped_by_counting(template: str) -> None:
+    assert "seconds" not in str(refused(template))  # not by the clock, which differs between machines
 
 
 @pytest.mark.parametrize("template", LARGE)
@@ -154,10 +151,7 @@ def test_broken_templates_are_one_error(template: str) -> None:
 
 
 def test_the_default_limits_stop_endless_work_too() -> None:
-    start = time.monotonic()
-    with pytest.raises(TokenizerError):
-        render(FOREVER[1], MESSAGES)
-    assert time.monotonic() - start < 15
+    assert "chat template" in str(refused(FOREVER[1], TemplateLimits()))
 
 
 def test_the_clock_stops_what_steps_do_not() -> None:

@@ -85,8 +85,8 @@ def choose_device(device: str | torch.device) -> torch.device:
 def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """auto: bfloat16, but float32 on a CPU without bfloat16 instructions, which would have to imitate them.
 
-    SmolLM2-135M on two AVX-512 cores with them: float32 decodes 20 and reads 470 tokens/s, bfloat16 21 and 1,470, in
-    half the memory. Raises ConfigError for another name or type.
+    bfloat16 takes half the memory and reads prompts faster (benchmarks/reference.py measures both sides in it).
+    Raises ConfigError for another name or type.
     """
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" and not _cpu_has_bfloat16() else torch.bfloat16

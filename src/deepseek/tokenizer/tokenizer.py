@@ -40,7 +40,6 @@ class Tokenizer:
         self._backend = build_backend(spec, where)
         guarded(self._add_named_tokens, where)
         added = self._backend.get_added_tokens_decoder()
-        self._added = {token_id: token.content for token_id, token in added.items()}
         self.special_ids: frozenset[int] = frozenset(token_id for token_id, token in added.items() if token.special)
         self._cache: dict[int, bytes] = {}
 
