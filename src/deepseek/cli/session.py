@@ -65,7 +65,7 @@ def open_session(
 ) -> Session:
     """Fetch what is missing and load it, with progress. Raises DeepseekError."""
     _require_torch()
-    # Threads that spin while they wait stop each other: 1 token/s instead of 6 beside one busy process.
+    # Threads that spin while they wait stop each other on a busy machine, see docs/decisions/008.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.models.auto import AutoModel
