@@ -12,11 +12,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "deepseek"
 # Lowest first. A part may import from parts below it and from itself.
 LAYERS = [
     {"errors", "progress"},
-    {"config", "sampling"},
+    {"config", "sampling", "packing"},
     {"families"},
     {"hub"},
     {"checkpoint", "tokenizer"},
+    {"kernels"},
+    {"engine"},  # below models, so that it cannot import PyTorch
     {"models"},
+    {"profiler"},
     {"cli"},
 ]
 NEEDS_TORCH = {"models"}

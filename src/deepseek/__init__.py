@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepseek.config import ModelConfig as ModelConfig
+    from deepseek.engine.engine import Engine as Engine
     from deepseek.models.auto import AutoModel as AutoModel
+    from deepseek.sampling import SamplingParams as SamplingParams
     from deepseek.tokenizer import AutoTokenizer as AutoTokenizer
 
 __version__ = "0.1.0.dev0"
@@ -16,9 +18,11 @@ __version__ = "0.1.0.dev0"
 _HOME_OF = {
     "AutoModel": "deepseek.models.auto",
     "AutoTokenizer": "deepseek.tokenizer",
+    "Engine": "deepseek.engine.engine",
     "ModelConfig": "deepseek.config",
+    "SamplingParams": "deepseek.sampling",
 }
-__all__ = ["AutoModel", "AutoTokenizer", "ModelConfig", "__version__"]
+__all__ = ["AutoModel", "AutoTokenizer", "Engine", "ModelConfig", "SamplingParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepseek.errors import GenerationError
-from deepseek.models.sampler import Sampler, filtered_probabilities
-from deepseek.sampling import SamplingParams, StopScanner
+from deepseek.models.sampler import CARRIED_OUT, Sampler, filtered_probabilities
+from deepseek.sampling import SamplingParams, StopScanner, StructuredOutput
 
 
 def slow_probabilities(logits: list[float], params: SamplingParams) -> list[float]:
@@ -94,6 +94,18 @@ def test_greedy_takes_the_likeliest() -> None:
 def test_a_bad_setting_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(GenerationError, match=f"^{field} must be"):
         SamplingParams(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", 2), ("min_tokens", 1), ("typical_p", 0.5), ("repetition_penalty", 1.1), ("frequency_penalty", 0.1),
+     ("presence_penalty", 0.1), ("logit_bias", {1: 1}), ("allowed_token_ids", [1]), ("bad_words", "a"), ("logprobs", 0),
+     ("logits_processors", print), ("structured", StructuredOutput(json_object=True)), ("prompt_logprobs", 0)],
+)  # fmt: skip
+def test_what_only_the_engine_does_is_refused_by_name(field: str, value: object) -> None:
+    assert field not in CARRIED_OUT
+    with pytest.raises(GenerationError, match=f"^{field} is not done by the PyTorch reference: use the engine"):
+        Sampler(SamplingParams(**{field: value}))
 
 
 @settings(max_examples=300, deadline=None)

@@ -37,6 +37,10 @@ class Checkpoint(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]: ...
 
+    def dtype(self, name: str) -> str:
+        """That of `raw(name)`, without reading the weight."""
+        ...
+
     def raw(self, name: str) -> RawTensor:
         """The weight, mapped lazily: nothing is read before its bytes are. Raises CheckpointError if it is damaged."""
         ...

@@ -80,6 +80,9 @@ class SafetensorsCheckpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._places[name].shape
 
+    def dtype(self, name: str) -> str:
+        return self._places[name].entry.dtype
+
     def raw(self, name: str) -> RawTensor:
         return read(self._places[name], self._sources, self.config.fp8_block)
 

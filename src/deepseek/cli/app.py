@@ -6,13 +6,17 @@ import sys
 import typer
 
 from deepseek import __version__
+from deepseek.cli.bench import bench
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
 from deepseek.cli.models import models
+from deepseek.cli.pack import pack
+from deepseek.cli.perplexity import perplexity
 from deepseek.cli.pull import pull
+from deepseek.cli.verify import verify
 from deepseek.errors import DeepseekError
 
 app = typer.Typer(
@@ -44,6 +48,10 @@ app.command()(info)
 app.command()(models)
 app.command()(pull)
 app.command()(convert)
+app.command()(pack)
+app.command()(verify)
+app.command()(bench)
+app.command()(perplexity)
 
 
 def main() -> None:

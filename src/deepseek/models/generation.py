@@ -138,8 +138,10 @@ class _Request:
         self.room = min(params.max_tokens, model.room_after(prompt))
         self.sampler = Sampler(params)
         self.ends = {*params.stop_token_ids, *(() if params.ignore_eos else model.config.eos_token_ids)}
-        self.decoder: StreamDecoder | None = None if tokenizer is None else tokenizer.stream(skip_special_tokens=True)
-        self.scanner = StopScanner(params.stop)
+        self.decoder: StreamDecoder | None = None
+        if tokenizer is not None:
+            self.decoder = tokenizer.stream(skip_special_tokens=params.skip_special_tokens)
+        self.scanner = StopScanner(params.stop, include=params.include_stop_str_in_output)
         self.finish_reason: FinishReason | None = None
 
     def take(self, logits_v: Tensor) -> TokenEvent:

@@ -1,15 +1,31 @@
 """One token from one row of logits. Every request draws from its own generator, so it depends on no other request."""
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
+from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
+
+CARRIED_OUT = frozenset(
+    "max_tokens temperature top_k top_p min_p seed stop include_stop_str_in_output stop_token_ids ignore_eos "
+    "skip_special_tokens".split()
+)
 
 
 class Sampler:
-    """The random state of one request. Draws on the CPU in float64: the same on every device for the same logits."""
+    """The random state of one request. Draws on the CPU in float64: the same on every device for the same logits.
+
+    Raises GenerationError for settings that only the engine carries out.
+    """
 
     def __init__(self, params: SamplingParams) -> None:
+        for field in fields(params):
+            if field.name not in CARRIED_OUT and getattr(params, field.name) != field.default:
+                raise GenerationError(
+                    f"{field.name} is not done by the PyTorch reference: use the engine, or leave it out"
+                )
         self.params = params
         self._generator = torch.Generator()
         if params.seed is None:

@@ -80,6 +80,15 @@ class Tokenizer:
             raise TokenizerError(f"{token_id} is no token id")
         return self._backend.id_to_token(token_id)
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token adds within a text, special ones their name; empty for an id without a token."""
+        return self._rule.piece_bytes(self.id_to_token(token_id) or "")
+
+    @property
+    def drops_first_space(self) -> bool:
+        """Whether a text decoded from its beginning loses the space of its first token, as with SentencePiece."""
+        return self._rule.strip_left > 0 or self._rule.metaspace_drop_first
+
     def __len__(self) -> int:
         return self.vocab_size
 

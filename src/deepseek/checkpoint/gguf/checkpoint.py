@@ -11,7 +11,7 @@ from deepseek.checkpoint.contents import config_as_stored, shared_weights
 from deepseek.checkpoint.decode import to_float32
 from deepseek.checkpoint.gguf.dequantize import check_scales
 from deepseek.checkpoint.gguf.file import GgufFile
-from deepseek.checkpoint.gguf.rows import halves_from_pairs, join_kv_b
+from deepseek.checkpoint.gguf.rows import halves_from_pairs, join_kv_b, joined_dtype
 from deepseek.checkpoint.tensor import RawTensor
 from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
@@ -50,6 +50,10 @@ class GgufCheckpoint:
 
     def shape(self, name: str) -> Shape:
         return self._shapes[name]
+
+    def dtype(self, name: str) -> str:
+        types = {self.file.tensors[part].dtype for part in self._tensor_of[name]}
+        return joined_dtype(*types) if len(self._tensor_of[name]) == 2 else types.pop()
 
     def raw(self, name: str) -> RawTensor:
         """The weight; reads its block scales. Raises CheckpointError when one of them is NaN or infinite."""

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepseek.checkpoint.dtypes import byte_size, dtype_of
+from deepseek.checkpoint.gguf.bits import FOUR, fifth_bits, half, k_nibbles, k_scales, nibbles, q5_k_codes
 from deepseek.checkpoint.tensor import Bytes
 from deepseek.errors import CheckpointError
 
 Floats = NDArray[np.float32]
-_LOW_HALF, _FOUR = np.uint8(0x0F), np.uint8(4)
 _CHUNK_ELEMENTS = 1 << 18  # decoded at a time, so that the working set stays in the cache
 
 
@@ -59,86 +59,52 @@ def check_scales(dtype: str, data: Bytes, where: str) -> None:
             )
 
 
-def _half(blocks: Bytes, offset: int) -> Floats:
-    """The fp16 at byte `offset` of every block, as a column."""
-    return np.ascontiguousarray(blocks[:, offset : offset + 2]).view(np.float16).astype(np.float32)
-
-
-def _nibbles(packed: Bytes) -> Bytes:
-    """(n, k) bytes to (n, 2k): all low halves, then all high halves."""
-    return np.concatenate([packed & _LOW_HALF, packed >> _FOUR], axis=1)
-
-
-def _fifth_bits(blocks: Bytes, offset: int) -> Bytes:
-    """32 bits, lowest first, each moved to the place of bit 4."""
-    return np.unpackbits(blocks[:, offset : offset + 4], axis=1, bitorder="little") << _FOUR
-
-
 def _q8_0(blocks: Bytes, out: Floats) -> None:
-    np.multiply(blocks[:, 2:].view(np.int8), _half(blocks, 0), out=out)
+    np.multiply(blocks[:, 2:].view(np.int8), half(blocks, 0), out=out)
 
 
 def _q4_0(blocks: Bytes, out: Floats) -> None:
-    q = _nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
-    np.multiply(_half(blocks, 0), q, out=out)
+    q = nibbles(blocks[:, 2:]).view(np.int8) - np.int8(8)
+    np.multiply(half(blocks, 0), q, out=out)
 
 
 def _q4_1(blocks: Bytes, out: Floats) -> None:
-    np.multiply(_half(blocks, 0), _nibbles(blocks[:, 4:]), out=out)
-    out += _half(blocks, 2)
+    np.multiply(half(blocks, 0), nibbles(blocks[:, 4:]), out=out)
+    out += half(blocks, 2)
 
 
 def _q5_0(blocks: Bytes, out: Floats) -> None:
-    q = (_nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)).view(np.int8) - np.int8(16)
-    np.multiply(_half(blocks, 0), q, out=out)
+    q = (nibbles(blocks[:, 6:]) | fifth_bits(blocks, 2)).view(np.int8) - np.int8(16)
+    np.multiply(half(blocks, 0), q, out=out)
 
 
 def _q5_1(blocks: Bytes, out: Floats) -> None:
-    q = _nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)
-    np.multiply(_half(blocks, 0), q, out=out)
-    out += _half(blocks, 2)
-
-
-def _k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    """Q4_K and Q5_K: eight 6-bit scales and minimums in 12 bytes, times the block's two halves: each (n, 8, 1)."""
-    low, middle, high = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
-    scales = np.concatenate([low & 0x3F, (high & 0x0F) | ((low >> 2) & 0x30)], axis=1)
-    minimums = np.concatenate([middle & 0x3F, (high >> 4) | ((middle >> 2) & 0x30)], axis=1)
-    d = _half(blocks, 0) * scales.astype(np.float32)
-    m = _half(blocks, 2) * minimums.astype(np.float32)
-    return d[:, :, None], m[:, :, None]
-
-
-def _k_nibbles(packed: Bytes, width: int) -> Bytes:
-    """Runs of `width` bytes, each giving its low halves and then its high halves."""
-    runs = packed.reshape(len(packed), -1, 1, width)
-    shifts = np.array([0, 4], np.uint8).reshape(1, 1, 2, 1)
-    return ((runs >> shifts) & _LOW_HALF).reshape(len(packed), -1)
+    q = nibbles(blocks[:, 8:]) | fifth_bits(blocks, 4)
+    np.multiply(half(blocks, 0), q, out=out)
+    out += half(blocks, 2)
 
 
 def _k_affine(blocks: Bytes, q: Bytes, out: Floats) -> None:
-    d, m = _k_scales(blocks)
+    d, m = k_scales(blocks)
     groups = out.reshape(len(blocks), 8, 32)
     np.multiply(d, q.reshape(groups.shape), out=groups)
     groups -= m
 
 
 def _q4_k(blocks: Bytes, out: Floats) -> None:
-    _k_affine(blocks, _k_nibbles(blocks[:, 16:], 32), out)
+    _k_affine(blocks, k_nibbles(blocks[:, 16:], 32), out)
 
 
 def _q5_k(blocks: Bytes, out: Floats) -> None:
-    planes = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
-    fifth = ((blocks[:, None, 16:48] >> planes) & np.uint8(1)) << _FOUR
-    _k_affine(blocks, _k_nibbles(blocks[:, 48:], 32) | fifth.reshape(len(blocks), 256), out)
+    _k_affine(blocks, q5_k_codes(blocks), out)
 
 
 def _q6_k(blocks: Bytes, out: Floats) -> None:
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
     high = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & np.uint8(3)
-    q = _k_nibbles(blocks[:, :128], 64) | (high.reshape(len(blocks), 256) << _FOUR)
+    q = k_nibbles(blocks[:, :128], 64) | (high.reshape(len(blocks), 256) << FOUR)
     signed = (q.view(np.int8) - np.int8(32)).reshape(-1, 16, 16)
-    d = _half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    d = half(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
     np.multiply(d[:, :, None], signed, out=out.reshape(signed.shape))
 
 

@@ -35,11 +35,17 @@ def join_kv_b(k_b: RawTensor, v_b: RawTensor) -> RawTensor:
 
     The type stays when both have the same plain one; quantised blocks run along other rows here, so they become F32.
     """
-    plain = k_b.dtype == v_b.dtype and k_b.dtype in PLAIN
+    dtype = joined_dtype(k_b.dtype, v_b.dtype)
+    plain = k_b.dtype == v_b.dtype == dtype
     keys, values = (_elements(tensor) if plain else to_float32(tensor) for tensor in (k_b, v_b))
     joined = np.concatenate([keys.swapaxes(1, 2), values], axis=1)
     heads, rows, rank = joined.shape
-    return RawTensor(k_b.dtype if plain else "F32", (heads * rows, rank), _bytes(joined))
+    return RawTensor(dtype, (heads * rows, rank), _bytes(joined))
+
+
+def joined_dtype(*halves: str) -> str:
+    """The type of `join_kv_b` of halves of these types."""
+    return halves[0] if len(set(halves)) == 1 and halves[0] in PLAIN else "F32"
 
 
 def split_kv_b(kv_b: RawTensor, heads: int, mla: MlaConfig) -> tuple[RawTensor, RawTensor]:

@@ -1,0 +1,294 @@
+"""The engine as callers see it: prompts in, text out, for one caller or many at once."""
+
+import asyncio
+import gc
+import itertools
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from deepseek.engine import prompts as given
+from deepseek.engine.answer_text import AnswerText
+from deepseek.engine.batch import LOGIT_ROWS, Runner
+from deepseek.engine.block_pool import root_key
+from deepseek.engine.core import EngineCore, QueueFull
+from deepseek.engine.engine_config import EngineConfig
+from deepseek.engine.fold import GenerationFold
+from deepseek.engine.kv_blocks import KVBlocks
+from deepseek.engine.mailboxes import LoopMailbox, ThreadMailbox
+from deepseek.engine.outputs import Generation
+from deepseek.engine.pace import Pace
+from deepseek.engine.pooling import Pooling, PoolingKind, check_pooling
+from deepseek.engine.prompts import Prompt, Prompts, RequestOptions, TextTokenizer
+from deepseek.engine.scheduler import Scheduler
+from deepseek.engine.sequence import Request, TokenSampler
+from deepseek.engine.speculation import PromptLookup, Speculator
+from deepseek.engine.streams import AsyncTokenStream, TokenStream
+from deepseek.errors import ConfigError, GenerationError
+from deepseek.progress import Report, silent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from deepseek.engine.sequence import Mailbox
+    from deepseek.sampling import SamplingParams
+
+    SamplerMaker = Callable[["SamplingParams", int, Sequence[int], Sequence[int], int], TokenSampler]
+
+_SWITCH_SECONDS = 0.0005  # so long the engine's thread waits after each step for one that computes in Python
+
+
+class Engine:
+    """Runs requests together, each as if it were alone: a request's text depends on no other request.
+
+    Made by `from_pretrained`; any thread and any event loop may use it. `close` it, or use it in a `with` block.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tokenizer: TextTokenizer | None,
+        config: EngineConfig | None = None,
+        *,
+        make_sampler: "SamplerMaker | None" = None,
+    ) -> None:
+        """`make_sampler(params, vocab_size, prompt_ids, eos_ids, index)`; None: `deepseek.engine.sampler.Samplers`."""
+        self.config = config or EngineConfig()
+        self.model_config = runner.config
+        self.tokenizer = tokenizer
+        self.max_model_len = _max_model_len(self.config, runner)
+        self._make_sampler = make_sampler or _samplers(tokenizer)
+        self._numbers = itertools.count(1)
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopMailbox] = weakref.WeakKeyDictionary()
+        core = EngineCore(runner, _scheduler(self.config, runner), max_queue=self.config.max_queue,
+                          record_routing=self.config.record_routing)  # fmt: skip
+        self._core = core
+        self._routing = runner.routing
+        self._close = weakref.finalize(self, _close, core, runner)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        report: Report = silent,
+        **settings: Any,
+    ) -> Self:
+        """Load a model by name, folder or file. settings: fields of EngineConfig, by name.
+
+        Tunes the interpreter too: what is loaded is kept from the garbage collector, and threads take turns faster.
+        """
+        from deepseek.engine.loading import load_runner
+        from deepseek.hub import resolve
+        from deepseek.tokenizer import AutoTokenizer
+
+        config = EngineConfig.of(settings)
+        path = resolve(name, revision=revision, report=report).path
+        engine = cls(load_runner(path, config, report), AutoTokenizer.from_pretrained(path), config)
+        gc.collect()
+        gc.freeze()  # what is loaded stays: later collections need not look at it
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
+        return engine
+
+    def generate(
+        self, prompts: Prompts, params: "SamplingParams | None" = None, **fields: Any
+    ) -> Generation | list[Generation]:
+        """Continue one prompt (a text or ids) or a list of them; lists give lists.
+
+        params, or fields of SamplingParams by name (`max_tokens=64, temperature=0`); fields of RequestOptions by name
+        (`priority=1`). Prompts beyond the queue's length are given in as others end. Raises GenerationError for a
+        prompt that is empty or too long and for contradictory settings.
+        """
+        settled, options = given.settle(params, fields)
+        many = given.is_many(prompts)
+        mailbox = ThreadMailbox()
+        batch: list[Any] = list(prompts) if many else [prompts]
+        requests = [self._request(prompt, settled, options, mailbox, index) for index, prompt in enumerate(batch)]
+        results = self._run_all(requests, mailbox)
+        return results if many else results[0]
+
+    def stream(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> TokenStream:
+        """The tokens of one prompt as they come; checks its arguments at once. Close the stream to stop early."""
+        mailbox = ThreadMailbox()
+        request = self._request(prompt, *given.settle(params, fields), mailbox)
+        self._core.submit(request)
+        return TokenStream(request, mailbox, self._core.abort)
+
+    def stream_async(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> AsyncTokenStream:
+        """The same for `async for`, called in a running event loop; encodes the prompt in this thread, at once."""
+        loop = asyncio.get_running_loop()
+        mailbox = self._loops.get(loop)
+        if mailbox is None:
+            mailbox = self._loops[loop] = LoopMailbox(loop)
+        request = self._request(prompt, *given.settle(params, fields), mailbox)
+        events = mailbox.open(request)
+        try:
+            self._core.submit(request)
+        except BaseException:
+            mailbox.shut(request)
+            raise
+        return AsyncTokenStream(request, mailbox, events, self._core.abort)
+
+    def embed(
+        self, prompts: Prompts, *, pooling: PoolingKind = "mean", normalize: bool = True, **fields: Any
+    ) -> "NDArray[np.float32]":
+        """One prompt (a text or ids) as a vector (hidden_size,), or a list of them as (prompts, hidden_size).
+
+        The final hidden states of the prompt's tokens, their mean or the last one. normalize: to length 1. fields: of
+        RequestOptions by name. Raises GenerationError as `generate` does.
+        """
+        check_pooling(pooling)
+        params, options = given.settle(None, {"max_tokens": 1, **fields})
+        mailbox = ThreadMailbox()
+        many = given.is_many(prompts)
+        requests = []
+        for index, prompt in enumerate(list(prompts) if many else [prompts]):
+            requests.append(self._request(prompt, params, options, mailbox, index))
+            requests[-1].pooling = Pooling(pooling)
+        aborted = [result.finish_reason for result in self._run_all(requests, mailbox)].count("abort")
+        if aborted:
+            raise GenerationError(f"{aborted} of {len(requests)} prompts were aborted")
+        vectors = [request.pooling.vector(normalize=normalize) for request in requests if request.pooling]
+        return np.stack(vectors) if many else vectors[0]
+
+    def abort(self, request_id: str) -> None:
+        """End a request within a step; its samples end with finish_reason "abort". Unknown ids have ended already."""
+        self._core.abort(request_id)
+
+    def routing_totals(self) -> "dict[int, NDArray[np.int64]]":
+        """For each layer with experts, how many tokens each expert was given while routing was recorded."""
+        record = self._routing
+        return {} if record is None else {layer: record.totals[at].copy() for at, layer in enumerate(record.layers)}
+
+    def close(self) -> None:
+        """Abort what runs, end the thread, free the memory. Closing twice is fine."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _request(
+        self, prompt: Any, params: "SamplingParams", options: RequestOptions, mailbox: "Mailbox", index: int = 0
+    ) -> Request:
+        ids = given.prompt_ids(prompt, self.tokenizer)
+        given.check_prompt(ids, self.model_config.vocab_size, self.max_model_len)
+        if params.stop and self.tokenizer is None:
+            raise GenerationError("stop strings need an engine with a tokenizer; without one use stop_token_ids")
+        if options.record_routing and self._routing is None:
+            raise GenerationError("this model has no experts: record_routing must be False")
+        eos_ids = () if params.ignore_eos else self.model_config.eos_token_ids
+        # The request must not hold the engine: an engine that nobody holds any more closes itself.
+        vocab_size, make_sampler, tokenizer = self.model_config.vocab_size, self._make_sampler, self.tokenizer
+        return Request(
+            id=self._id(options, index),
+            prompt_ids=ids,
+            params=params,
+            make_sampler=lambda sample: make_sampler(params, vocab_size, ids, eos_ids, sample),
+            limit=min(len(ids) + params.max_tokens, self.max_model_len),
+            priority=options.priority,
+            ends=frozenset((*params.stop_token_ids, *eos_ids)),
+            prefix_root=root_key(options.cache_salt),
+            make_answer=lambda: _answer(tokenizer, params),
+            index=index,
+            mailbox=mailbox,
+            routing_layers=self._routing.layers if options.record_routing and self._routing else None,
+        )
+
+    def _id(self, options: RequestOptions, index: int) -> str:
+        if options.request_id is None:
+            return f"request-{next(self._numbers)}"
+        return f"{options.request_id}-{index}" if index else options.request_id
+
+    def _run_all(self, requests: list[Request], mailbox: ThreadMailbox) -> list[Generation]:
+        """Submit as many as the queue takes, fold their events, go on until all have ended."""
+        folds = [GenerationFold(request, has_text=self.tokenizer is not None) for request in requests]
+        window = 2 * self.config.max_num_seqs
+        submitted = ended = 0
+        try:
+            while ended < len(requests):
+                while submitted < len(requests) and submitted - ended < window:
+                    try:
+                        self._core.submit(requests[submitted])
+                    except QueueFull:
+                        if submitted == ended:
+                            raise
+                        break
+                    submitted += 1
+                for request, event in mailbox.take():
+                    ended += folds[request.index].add(event)
+        except BaseException:
+            for request in requests[:submitted]:
+                self._core.abort(request.id)
+            raise
+        return [fold.result() for fold in folds]
+
+
+def _close(core: EngineCore, runner: Runner) -> None:
+    core.close()
+    runner.close()
+
+
+def _answer(tokenizer: TextTokenizer | None, params: "SamplingParams") -> AnswerText | None:
+    if tokenizer is None:
+        return None
+    return AnswerText(tokenizer.stream(skip_special_tokens=params.skip_special_tokens), params)
+
+
+def _samplers(tokenizer: TextTokenizer | None) -> "SamplerMaker":
+    from deepseek.engine.sampler import Samplers
+
+    return Samplers(tokenizer)
+
+
+def _max_model_len(config: EngineConfig, runner: Runner) -> int:
+    """What the model takes and the cache holds; what is asked for beyond that is refused."""
+    model, cache = runner.config.max_position_embeddings, runner.n_blocks * runner.block_size
+    wanted = config.max_model_len
+    if wanted is None:
+        return min(model, cache)
+    if wanted > model:
+        raise ConfigError(f"max_model_len is {wanted}, but the model takes {model} (max_position_embeddings): lower it")
+    if wanted > cache:
+        raise ConfigError(
+            f"max_model_len is {wanted}, but the KV cache holds {cache} tokens: lower it or raise kv_cache_bytes"
+        )
+    return wanted
+
+
+def _scheduler(config: EngineConfig, runner: Runner) -> Scheduler:
+    max_sequences = min(config.max_num_seqs, runner.max_sequences)
+    max_tokens = min(config.max_num_batched_tokens, runner.max_tokens_per_step)
+    if max_tokens <= max_sequences:
+        raise ConfigError(
+            f"max_num_batched_tokens ({max_tokens}) must be above max_num_seqs ({max_sequences}): raise the first"
+        )
+    pace = Pace()
+    speculator = None
+    if config.speculation != "off":
+        always = config.speculation == "always"
+        speculator = Speculator(PromptLookup(), pace, max_drafts=config.max_drafts, always=always)
+    blocks = KVBlocks(
+        n_blocks=runner.n_blocks,
+        block_size=runner.block_size,
+        copy_block=runner.copy_block,
+        caching=config.enable_prefix_caching,
+        forms_differ=runner.config.mla is not None,
+    )
+    return Scheduler(
+        blocks=blocks,
+        pace=pace,
+        max_sequences=max_sequences,
+        max_tokens=max_tokens,
+        logit_rows=max(runner.max_sequences, LOGIT_ROWS),
+        max_decode_steps=config.max_decode_steps,
+        step_seconds=config.step_milliseconds / 1000,
+        speculator=speculator,
+    )

@@ -1,0 +1,98 @@
+"""From what a request asks for to a grammar that llguidance compiles, within bounds."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepseek.errors import GenerationError
+
+if TYPE_CHECKING:
+    from deepseek.sampling import StructuredOutput
+
+LIMITS: dict[str, Any] = {
+    "max_items_in_row": 2000,
+    "initial_lexer_fuel": 300_000,
+    "step_lexer_fuel": 50_000,
+    "step_max_items": 50_000,
+    "max_lexer_states": 20_000,
+    "max_grammar_size": 200_000,
+    "verbose_errors": False,
+}
+"""Of llguidance; with them one step of a hostile grammar costs some milliseconds, rarely a third of a second."""
+TRIAL_CPU_SECONDS = 2
+_TRIAL_BYTES = 2**30
+_TRIAL_DEADLINE = 20
+_PLAIN_SCHEMA_CHARACTERS = 64 * 1024
+_COSTLY = re.compile(r'"(pattern|patternProperties|propertyNames|format|multipleOf|allOf|\$ref|\$dynamicRef)"')
+_LONG_REPEAT = re.compile(r"\{\d*,?\d{3,}\}")
+_SCHEMA_OPTIONS: Any = {
+    "whitespace_flexible": False,  # a model may wander in blanks for ever
+    "coerce_one_of": False,
+    "lenient": False,
+}
+
+
+def kind_of(wanted: "StructuredOutput") -> str:
+    """The field that is set, as errors name it."""
+    kind = next(name for name in wanted.__dataclass_fields__ if getattr(wanted, name) not in (None, False))
+    return f"structured.{kind}"
+
+
+def grammar_of(wanted: "StructuredOutput") -> str:
+    """The grammar in llguidance's own format; not compiled, but tried where compiling it could take long."""
+    from llguidance import LLMatcher
+
+    field = kind_of(wanted)
+    try:
+        if wanted.json_schema is not None or wanted.json_object:
+            schema = '{"type": "object"}' if wanted.json_object else str(wanted.json_schema)
+            schema = "{}" if schema == "true" else schema
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_SCHEMA_OPTIONS)
+            costly = len(schema) > _PLAIN_SCHEMA_CHARACTERS or _COSTLY.search(schema) is not None
+        elif wanted.regex is not None:
+            grammar = LLMatcher.grammar_from_regex(wanted.regex)
+            costly = _LONG_REPEAT.search(wanted.regex) is not None
+        elif wanted.choice is not None:
+            grammar = LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice)))
+            costly = False
+        else:
+            grammar, costly = LLMatcher.grammar_from_lark(_lark(str(wanted.grammar))), True
+    except (ValueError, RecursionError) as error:
+        raise GenerationError(f"{field} cannot be read: {error!s:.300}") from None
+    if costly:
+        _try(grammar, field)
+    return grammar
+
+
+def _lark(text: str) -> str:
+    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
+    try:
+        return any_to_lark(text)
+    except GbnfToLarkError as error:
+        raise ValueError(str(error)) from None
+
+
+def _try(grammar: str, field: str) -> None:
+    """Raises GenerationError if compiling would take too long."""
+    task: dict[str, Any] = {
+        "grammar": grammar, "limits": LIMITS, "cpu_seconds": TRIAL_CPU_SECONDS, "bytes": _TRIAL_BYTES,
+    }  # fmt: skip
+    script = Path(__file__).with_name("grammar_trial.py")
+    try:
+        result = subprocess.run(
+            [sys.executable, "-I", str(script)], input=json.dumps(task) + "\n", text=True, capture_output=True,
+            timeout=_TRIAL_DEADLINE, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        ended = False
+    else:
+        ended = result.returncode == 0
+    if not ended:
+        raise GenerationError(
+            f"{field} takes more than {TRIAL_CPU_SECONDS} seconds or {_TRIAL_BYTES >> 30} GiB to compile: use fewer or "
+            "simpler patterns, allOf and multipleOf"
+        )

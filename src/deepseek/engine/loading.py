@@ -1,0 +1,70 @@
+"""From files to a runner: the packed store, and how much memory and how many threads it gets."""
+
+import os
+from pathlib import Path
+
+from deepseek.checkpoint.packed import ensure_packed
+from deepseek.config import ModelConfig
+from deepseek.engine.decoder_plan import layer_cache_bytes
+from deepseek.engine.engine_config import EngineConfig
+from deepseek.engine.runner import CpuRunner
+from deepseek.errors import ConfigError
+from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.team import default_threads
+from deepseek.progress import Report, silent
+
+SMALL_MODEL_BYTES = 500_000_000
+"""Below it, four bits leave so little that 8-bit activations change answers: 16 bits are the default."""
+_SHARE_FOR_KV = 4  # of the memory that is free, one part in so many
+_MOST_KV_BYTES = 4 << 30
+
+
+def load_runner(
+    path: str | Path, config: EngineConfig, report: Report = silent, *, allow_unknown: bool = False
+) -> CpuRunner:
+    """Pack the checkpoint if that was not done before, map it, and make what runs it.
+
+    allow_unknown: see `open_checkpoint`. Raises CheckpointError, and ConfigError for settings that do not fit.
+    """
+    store = ensure_packed(Path(path), quantize=config.quantize, allow_unknown=allow_unknown, report=report)
+    model = store.config
+    length = min(config.max_model_len or model.max_position_embeddings, model.max_position_embeddings)
+    if config.max_model_len and config.max_model_len > model.max_position_embeddings:
+        raise ConfigError(
+            f"max_model_len is {config.max_model_len}, but this model takes {model.max_position_embeddings} tokens "
+            "(max_position_embeddings)"
+        )
+    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(model, config, length)
+    bits = config.activation_bits or (16 if store.data.nbytes < SMALL_MODEL_BYTES else 8)
+    return CpuRunner(
+        store,
+        threads=config.threads or default_threads(),
+        kv_cache_bytes=kv_bytes,
+        max_model_len=length,
+        max_tokens_per_step=config.max_num_batched_tokens,
+        max_sequences=config.max_num_seqs,
+        wide_activations=bits == 16,
+        report=report,
+    )
+
+
+def block_bytes(model: ModelConfig) -> int:
+    """KV of BLOCK tokens, all layers."""
+    return layer_cache_bytes(model) * model.num_hidden_layers
+
+
+def _default_kv_bytes(model: ModelConfig, config: EngineConfig, length: int) -> int:
+    """What all sequences at full length would fill, but no more than a share of the memory that is free."""
+    wanted = config.max_num_seqs * -(-length // BLOCK) * block_bytes(model)
+    return max(block_bytes(model), min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
+
+
+def free_memory() -> int:
+    """Bytes that the system can give without swapping; where it does not tell, half of all memory."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,115 @@
+"""Grouped-query attention over the paged cache against its definition, and the same bits however it is cut."""
+
+import numpy as np
+import pytest
+
+from deepseek.kernels.attention import BLOCK
+from paged_attention import Cache, Sequence, Shape
+
+SHAPES = [
+    Shape(heads=2, key_heads=2, size=64),
+    Shape(heads=4, key_heads=2, size=8),
+    Shape(heads=9, key_heads=3, size=64),
+    Shape(heads=4, key_heads=1, size=12, interleaved=True),
+    Shape(heads=7, key_heads=1, size=80, normed=True),
+    Shape(heads=4, key_heads=2, size=128, rotated=64),
+    Shape(heads=2, key_heads=1, size=256, interleaved=True, normed=True),
+    Shape(heads=16, key_heads=1, size=16, rotated=0),
+    Shape(heads=6, key_heads=2, size=64, window=40),
+    Shape(heads=4, key_heads=2, size=12, window=1),
+    Shape(heads=3, key_heads=1, size=80, window=33, interleaved=True),
+]
+shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
+few_shapes = pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[4], SHAPES[8]], ids=str)
+TABLE = [7, 2, 5, 0, 3]
+TOKENS = 4 * BLOCK + 7
+
+
+def whole(shape: Shape, sequence: Sequence, **options: int) -> np.ndarray:
+    return Cache(shape, 8).step([(sequence, 0, len(sequence.queries))], **options)[0]
+
+
+@shapes
+def test_equals_its_definition(shape: Shape) -> None:
+    sequence = Sequence.random(np.random.default_rng(0), shape, TOKENS, TABLE)
+    cache = Cache(shape, 8)
+    (got,) = cache.step([(sequence, 0, TOKENS)], threads=2)
+    np.testing.assert_allclose(got, cache.definition(sequence), rtol=1e-3, atol=2e-5)
+
+
+@shapes
+def test_the_cut_of_a_prompt_changes_no_bit(shape: Shape) -> None:
+    """In chunks, token by token, in tiles of any size, by any number of threads."""
+    sequence = Sequence.random(np.random.default_rng(1), shape, TOKENS, TABLE)
+    expected = whole(shape, sequence)
+    for cuts in ([1], [BLOCK], [BLOCK + 1, 50, 3 * BLOCK, TOKENS - 1], range(100, TOKENS)):
+        cache, ends = Cache(shape, 8), [*cuts, TOKENS]
+        parts = [
+            cache.step([(sequence, start, end - start)], threads=1 + start % 3)[0]
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+        np.testing.assert_array_equal(np.concatenate(parts), expected)
+    for tokens_a_tile in (1, 2):
+        if tokens_a_tile * shape.heads // shape.key_heads <= 16:
+            np.testing.assert_array_equal(whole(shape, sequence, tokens_a_tile=tokens_a_tile), expected)
+
+
+@few_shapes
+def test_sequences_in_one_step_do_not_see_each_other(shape: Shape) -> None:
+    rng = np.random.default_rng(2)
+    lengths = (70, 1, BLOCK, 33)
+    tables = [[5, 0, 3], [9], [2], [8, 1]]
+    sequences = [Sequence.random(rng, shape, n, table) for n, table in zip(lengths, tables, strict=True)]
+    alone = [Cache(shape, 10).step([(sequence, 0, n)])[0] for sequence, n in zip(sequences, lengths, strict=True)]
+    cache = Cache(shape, 10)
+    first = cache.step([(sequences[0], 0, 60), (sequences[2], 0, 5)], threads=2)
+    chunks = [(sequences[0], 60, 10), (sequences[1], 0, 1), (sequences[2], 5, BLOCK - 5), (sequences[3], 0, 33)]
+    second = cache.step(chunks, threads=3)
+    np.testing.assert_array_equal(np.concatenate([first[0], second[0]]), alone[0])
+    np.testing.assert_array_equal(second[1], alone[1])
+    np.testing.assert_array_equal(np.concatenate([first[1], second[2]]), alone[2])
+    np.testing.assert_array_equal(second[3], alone[3])
+
+
+@few_shapes
+def test_a_shared_prefix_is_read_from_its_blocks(shape: Shape) -> None:
+    rng = np.random.default_rng(3)
+    first, second = (Sequence.random(rng, shape, 50, table) for table in ([4, 1], [4, 6]))
+    for name in ("queries", "keys", "values"):
+        getattr(second, name)[:BLOCK] = getattr(first, name)[:BLOCK]
+    cache = Cache(shape, 8)
+    cache.step([(first, 0, 50)])
+    (got,) = cache.step([(second, BLOCK, 50 - BLOCK)])
+    np.testing.assert_array_equal(got, Cache(shape, 8).step([(second, 0, 50)])[0][BLOCK:])
+
+
+def test_what_is_too_large_for_a_half_saturates() -> None:
+    shape = Shape(heads=2, key_heads=1, size=64)
+    sequence = Sequence.random(np.random.default_rng(4), shape, 40, [1, 0], size=1e5)
+    cache = Cache(shape, 2)
+    (got,) = cache.step([(sequence, 0, 40)])
+    assert np.isfinite(got).all()
+    assert np.abs(got).max() <= 65504
+    scale = np.abs(got).max()
+    np.testing.assert_allclose(got / scale, cache.definition(sequence) / scale, atol=1e-3)
+
+
+def test_scores_far_apart_take_the_largest() -> None:
+    """Differences beyond what exp can hold: all of the weight goes to one key, wherever its block is."""
+    shape = Shape(heads=1, key_heads=1, size=16, rotated=0)
+    for winner in (0, 31, 32, 70):
+        sequence = Sequence.random(np.random.default_rng(5), shape, 71, [0, 1, 2])
+        sequence.queries[...], sequence.keys[...] = 100.0, -100.0
+        sequence.keys[winner] = 100.0
+        (got,) = Cache(shape, 3).step([(sequence, 0, 71)])
+        np.testing.assert_array_equal(got[-1], sequence.values[winner].astype(np.float16).astype(np.float32))
+
+
+def test_equal_scores_give_the_mean() -> None:
+    shape = Shape(heads=3, key_heads=1, size=64)
+    sequence = Sequence.random(np.random.default_rng(6), shape, 100, [3, 0, 1, 2])
+    sequence.queries[...] = 0
+    (got,) = Cache(shape, 4).step([(sequence, 0, 100)])
+    values = sequence.values.astype(np.float16).astype(np.float64)
+    means = np.cumsum(values, axis=0) / np.arange(1, 101)[:, None]
+    np.testing.assert_allclose(got, np.tile(means, 3), atol=1e-6)
