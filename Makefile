@@ -11,7 +11,7 @@ PIP     = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
 
-chat: $(VENV)/.train  ## set up, fetch the default model, answer PROMPT="..." or open a chat
+chat: $(VENV)/.base  ## set up, fetch the default model, answer PROMPT="..." or open a chat
 	@$(VENV)/bin/deepseek chat $(if $(PROMPT),--prompt "$$PROMPT") $(ARGS)
 
 test: lint types  ## set up what tests need, then lint, types and tests (under 15 minutes)
@@ -42,12 +42,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.train: pyproject.toml | $(VENV)/bin/python
-	@echo "Installing into $(VENV) (PyTorch among it: a few minutes the first time) ..."
-	$(PIP) -e ".[train]"
+$(VENV)/.base: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing into $(VENV) (half a minute the first time) ..."
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing what the tests need into $(VENV) ..."
 	$(PIP) -e ".[dev]"
-	@touch $@ $(VENV)/.train
+	@touch $@ $(VENV)/.base

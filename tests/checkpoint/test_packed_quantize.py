@@ -1,4 +1,4 @@
-"""The quantiser against the best that an exhaustive search finds, llama.cpp's Q4_0, and at the ends of its range."""
+"""The quantiser against llama.cpp's Q4_0 and Q8_0, and at the ends of its range."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def like_weights(rows: int = 256, inputs: int = 576) -> Floats:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 @pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (3, 31), (17, 128), (40, 200)])
-def test_errors_are_within_half_a_step(way: Packing, rows: int, inputs: int) -> None:
+def test_errors_are_within_a_step(way: Packing, rows: int, inputs: int) -> None:
     values = like_weights(rows, inputs)
     codes, scales = quantize(values, way)
     assert codes.shape == (rows, way.padded_inputs(inputs))
@@ -41,28 +41,24 @@ def test_errors_are_within_half_a_step(way: Packing, rows: int, inputs: int) -> 
     step = np.abs(np.repeat(scales.astype("f4"), way.group, axis=1)[:, :inputs])
     inside = (codes[:, :inputs] > 0) & (codes[:, :inputs] < (15 if way.kind == "int4" else 255))
     off = np.abs(values_of(way, values) - values)
-    assert (off <= step * 0.5001 + 1e-9)[inside].all()
+    allowed = 0.5001 if way.kind == "int8" else 1.0  # the scale of int4 moves after rounding
+    assert (off <= step * allowed + 1e-9)[inside].all()
 
 
-def test_int4_loses_less_than_llama_cpp_and_nearly_the_least() -> None:
+def test_int4_loses_less_than_llama_cpp() -> None:
     values = like_weights()
-    ours = error(values_of(INT4, values), values)
     theirs = error(dequantize("Q4_0", quantize_gguf("Q4_0", values), values.shape), values)
-    assert ours < 0.92 * theirs
-    assert ours < 1.02 * error(_best_of_many(values), values)
+    assert error(values_of(INT4, values), values) < 0.985 * theirs
 
 
-def _best_of_many(values: Floats) -> Floats:
-    """For each group the best of 400 scales."""
-    groups = values.reshape(-1, 32)
-    extreme = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)
-    best, least = np.zeros_like(groups), np.square(groups).sum(axis=1, keepdims=True)
-    for target in np.concatenate([np.linspace(-10, -5, 200), np.linspace(5, 10, 200)]):
-        scale = (extreme / np.float32(target)).astype("<f2").astype("f4")
-        found = np.clip(np.rint(groups / scale), -8, 7) * scale
-        off = np.square(found - groups).sum(axis=1, keepdims=True)
-        best, least = np.where(off < least, found, best), np.minimum(off, least)
-    return best.reshape(values.shape)
+def test_int4_shrinks_no_group_and_keeps_its_largest_value() -> None:
+    """What perplexity asks for, more than the least squared error."""
+    values = like_weights().reshape(-1, 32)
+    found = values_of(INT4, values)
+    assert np.allclose((found * values).sum(axis=1), np.square(values).sum(axis=1), rtol=2.0**-10)
+    largest = np.abs(values).argmax(axis=1)[:, None]
+    codes, _ = quantize(values, INT4)
+    assert (np.take_along_axis(codes, largest, axis=1) == 0).all()
 
 
 def test_int8_is_as_near_as_q8_0() -> None:

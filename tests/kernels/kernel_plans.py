@@ -28,6 +28,7 @@ from deepseek.kernels.plan import (
     ROW_FIELDS,
     STATE,
     STATE_SLOTS,
+    STATE_TEAM,
     Kernel,
 )
 from deepseek.kernels.team import Job, aligned, team_of
@@ -135,7 +136,7 @@ class Plan:
         self.tokens = tokens
         self.state = room((STATE_SLOTS,), np.int64)
         self.state[0] = tokens
-        self.counters = room((ROWS_OF_COUNTERS, 8), np.int64)
+        self.counters = room((ROWS_OF_COUNTERS, THREADS_AT_MOST, 8), np.int64)
         self.table = room((0, ROW_FIELDS), np.int64)
         self._kept: list[Any] = [self.state, self.counters]
 
@@ -153,7 +154,8 @@ class Plan:
         self.table[row, column] = self._number(value)
 
     def run(self, threads: int = 1, rounds: int = 1) -> bool:
-        """Whether it was cancelled."""
+        """Whether it was cancelled. Products divide their work among the threads beforehand, as in the engine."""
+        self.state[STATE_TEAM] = threads
         job = Job(self.table, self.counters.reshape(-1), self.state)
         return team_of(threads).run(job, shared=self.tokens > PRIVATE_ROWS, rounds=rounds)
 

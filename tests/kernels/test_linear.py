@@ -116,11 +116,15 @@ def test_few_rows_are_read_from_the_threads_own_place(packing: Packing) -> None:
     activations = plan.prepare(x, matrix)
     out = plan.linear(activations, matrix)
     plan.run(3)
-    expected = 2 * out
+    expected = -2 * out
     mine = slice(PRIVATE_ROWS, 2 * PRIVATE_ROWS)  # of thread 1
-    activations.floats[mine] *= 2
+    activations.floats[mine] *= -2
+    activations.codes[0, mine] *= -1
     activations.factors[0, mine] *= 2
-    activations.starts[0, mine].view(np.float32)[...] *= 2 if packing.affine else 1
+    if packing.affine:
+        activations.starts[0, mine].view(np.float32)[...] *= -2
+    else:
+        activations.starts[0, mine] *= -1
     plan.counters[...] = 0
     call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)(int(plan.table[1, FUNCTION]))
     call(plan.table[1].ctypes.data, 1)

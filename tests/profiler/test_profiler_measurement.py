@@ -60,6 +60,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_synthetic(tmp_path / "small.gguf", small())
     monkeypatch.setattr(measurement, "RemoteSide", Pretender)
     monkeypatch.setattr(measurement, "_QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(measurement, "PATIENCE_SECONDS", 0.0)
     monkeypatch.setattr(Pretender, "loaded", [])
     monkeypatch.setattr(memory_limit, "BUFFER_BYTES", 1 << 16)
     monkeypatch.setattr(memory_limit, "SECONDS", 0.0)

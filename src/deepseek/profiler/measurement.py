@@ -10,7 +10,7 @@ from typing import Any
 
 from deepseek.checkpoint.configuration import load_config
 from deepseek.errors import DeepseekError
-from deepseek.profiler.comparison import ROUNDS, Row, alternate
+from deepseek.profiler.comparison import DISTURBED, ROUNDS, Row, alternate
 from deepseek.profiler.perplexity import perplexity, score
 from deepseek.profiler.process import Neighbours, forget_cached
 from deepseek.profiler.remote import RemoteSide, SideName
@@ -20,6 +20,8 @@ from deepseek.progress import Report, silent
 
 OURS: SideName = "deepseek"
 THEIRS: SideName = "llama.cpp"
+PATIENCE_SECONDS = 60.0  # a row
+_GLANCE_SECONDS = 0.3
 _QUIET_SECONDS = 0.1  # OpenMP's threads spin for some milliseconds after their last work
 
 
@@ -115,6 +117,24 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
+class _Patience:
+    """Waits for a quiet machine before each timed piece, PATIENCE_SECONDS in all."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self._pids = pids
+        self._left = PATIENCE_SECONDS
+
+    def wait(self) -> None:
+        time.sleep(_QUIET_SECONDS)
+        while self._left > 0:
+            watch = Neighbours(self._pids)
+            time.sleep(_GLANCE_SECONDS)
+            share = watch.share()
+            if share is None or share <= DISTURBED:
+                return
+            self._left -= _GLANCE_SECONDS
+
+
 def _load(name: SideName, path: Path, threads: int, settings: dict[str, Any] | None) -> Loading:
     """Three processes: the first makes what is made once (compiled kernels, the packed store) and is not counted."""
     if name == OURS:
@@ -151,6 +171,7 @@ def _measure_rows(
     from deepseek.profiler.memory_limit import MemoryLimit
 
     limit = MemoryLimit(threads)
+    pids = [side.pid for side in sides.values()]
     for number, piece in enumerate(work):
         report("measuring", number, len(work), "rows")
         row = alternate(
@@ -158,8 +179,8 @@ def _measure_rows(
             sides,
             rounds=rounds,
             limit=limit.measure if piece.kind == "decode" else None,
-            neighbours=lambda: Neighbours(side.pid for side in sides.values()).share,
-            settled=lambda: time.sleep(_QUIET_SECONDS),
+            neighbours=lambda: Neighbours(pids).share,
+            settled=_Patience(pids).wait,
         )
         result.rows.append(row)
     report("measuring", len(work), len(work), "rows")
