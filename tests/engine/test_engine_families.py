@@ -13,7 +13,10 @@ from deepseek import AutoModel
 from deepseek.checkpoint.packed import ensure_packed
 from deepseek.config import ModelConfig
 from deepseek.engine.batch import Batch, Chunk
+from deepseek.engine.engine_config import EngineConfig
+from deepseek.engine.loading import load_runner
 from deepseek.engine.runner import CpuRunner
+from deepseek.errors import ConfigError
 from deepseek.models.cache import GrowingTensor
 from deepseek.models.decoder import Model
 from model_cases import CASES
@@ -74,3 +77,10 @@ def test_prompt_and_cached_steps_equal_the_reference(name: str, tmp_path: Path) 
         logits.append(runner.run(Batch([Chunk(running, place, 1, "last")])).logits.copy())
     found = np.concatenate(logits)
     assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3  # where a value falls on another half
+
+
+@pytest.mark.parametrize("heads", [{"head_dim": 320}, {"num_attention_heads": 20, "num_key_value_heads": 1}])
+def test_heads_without_room_are_refused(heads: dict[str, int], tmp_path: Path) -> None:
+    random_model(replace(CASES["llama"], **heads)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="use --backend torch"):
+        load_runner(tmp_path, EngineConfig())

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from deepseek.kernels import attention
 from deepseek.kernels.attention import BLOCK, TILE_ROWS
-from deepseek.kernels.plan import STATE_TILES
+from deepseek.kernels.plan import STATE_PARTS, STATE_TILES
 from deepseek.packing import Floats
 from kernel_plans import THREADS_AT_MOST, Plan, floats, int32, room
 
@@ -75,9 +75,13 @@ class Cache:
         self.norms = rng.standard_normal((2, shape.size)).astype(np.float32)
 
     def step(
-        self, chunks: list[tuple[Sequence, int, int]], *, threads: int = 1, tokens_a_tile: int | None = None
-    ) -> list[Floats]:
-        """Attention's output for tokens [start, start + count) of each sequence; what came before is in the cache."""
+        self, chunks: list[tuple[Sequence, int, int]], *, threads: int = 1, tokens_a_tile: int | None = None,
+        in_parts: bool = False,
+    ) -> list[Floats]:  # fmt: skip
+        """Attention's output for tokens [start, start + count) of each sequence; what came before is in the cache.
+
+        in_parts: the keys of single tokens are divided among the threads and the parts joined.
+        """
         shape, count = self.shape, sum(count for _, _, count in chunks)
         rows = [floats(np.concatenate([getattr(sequence, name)[start : start + n] for sequence, start, n in chunks]))
                 for name in ("queries", "keys", "values")]  # fmt: skip
@@ -95,6 +99,8 @@ class Cache:
         out = room((count, queries.shape[1]))
         plan = Plan(count)
         plan.state[STATE_TILES] = len(tiles)
+        room_for = tables.shape[1] * BLOCK
+        plan.state[STATE_PARTS] = attention.parts_of(room_for) if in_parts else 0
         columns = {
             attention.QUERIES: queries, attention.QUERY_STRIDE: queries.strides[0],
             attention.KEYS: keys, attention.KEY_STRIDE: keys.strides[0],
@@ -113,16 +119,21 @@ class Cache:
             attention.QUERY_NORM: self.norms[0] if shape.normed else 0,
             attention.KEY_NORM: self.norms[1] if shape.normed else 0,
             attention.EPSILON: np.array([EPSILON], np.float32),
+            attention.PARTS: room((attention.parts_bytes(shape.heads, shape.width, room_for),), np.uint8),
         }  # fmt: skip
         plan.add(attention.rotate_and_store, columns)
         plan.add(attention.attend, columns)
+        plan.add(attention.join, columns)
         plan.run(threads)
         assert not out[:, shape.heads * shape.size :].any()
         parts = np.split(out[:, : shape.heads * shape.size], np.cumsum([n for _, _, n in chunks])[:-1])
         return [part.copy() for part in parts]
 
     def definition(self, sequence: Sequence) -> NDArray[np.float64]:
-        """softmax(q k^T) v of every token, with keys and values rounded to halves."""
+        """softmax(q k^T) v of every token, after a step that stored them, with the keys as they are in the cache.
+
+        Those are checked here too. A key next to the middle of two halves may be rounded to either.
+        """
         shape, tokens = self.shape, len(sequence.queries)
         queries = self._turned(sequence.queries.reshape(tokens, shape.heads, -1), self.norms[0])
         keys = self._turned(sequence.keys.reshape(tokens, shape.key_heads, -1), self.norms[1])
@@ -131,6 +142,11 @@ class Cache:
             np.clip(part.astype(np.float32), -F16_MAX, F16_MAX).astype(np.float16).astype(np.float64)
             for part in (keys, values)
         )
+        stored = self.pool[:, 2 * self._half : 3 * self._half].reshape(-1, shape.key_heads, shape.width, BLOCK)
+        stored = stored[sequence.table].transpose(0, 3, 1, 2).reshape(-1, shape.key_heads, shape.width)
+        stored = stored[:tokens, :, : shape.size].astype(np.float64)
+        np.testing.assert_allclose(stored, keys, rtol=2.0**-10, atol=1e-6 * np.abs(keys).max())
+        keys = stored
         group = shape.heads // shape.key_heads
         out = np.zeros(queries.shape)
         ahead = np.arange(tokens)[:, None] - np.arange(tokens)

@@ -1,10 +1,14 @@
 """Grouped-query attention over the paged cache against its definition, and the same bits however it is cut."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention import BLOCK, PART_BLOCKS
 from paged_attention import Cache, Sequence, Shape
+
+PART = BLOCK * PART_BLOCKS
 
 SHAPES = [
     Shape(heads=2, key_heads=2, size=64),
@@ -34,7 +38,7 @@ def test_equals_its_definition(shape: Shape) -> None:
     sequence = Sequence.random(np.random.default_rng(0), shape, TOKENS, TABLE)
     cache = Cache(shape, 8)
     (got,) = cache.step([(sequence, 0, TOKENS)], threads=2)
-    np.testing.assert_allclose(got, cache.definition(sequence), rtol=1e-3, atol=2e-5)
+    np.testing.assert_allclose(got, cache.definition(sequence), rtol=1e-5, atol=5e-6)
 
 
 @shapes
@@ -81,6 +85,47 @@ def test_a_shared_prefix_is_read_from_its_blocks(shape: Shape) -> None:
     cache.step([(first, 0, 50)])
     (got,) = cache.step([(second, BLOCK, 50 - BLOCK)])
     np.testing.assert_array_equal(got, Cache(shape, 8).step([(second, 0, 50)])[0][BLOCK:])
+
+
+LONG = [
+    Shape(heads=9, key_heads=3, size=64),
+    Shape(heads=7, key_heads=1, size=80, normed=True),
+    Shape(heads=4, key_heads=2, size=12, window=1),
+    Shape(heads=6, key_heads=2, size=64, window=PART + 9),
+]
+
+
+@pytest.mark.parametrize("shape", LONG, ids=str)
+def test_parts_of_the_keys_give_the_bits_of_the_whole(shape: Shape) -> None:
+    """Single tokens in parts, chunks whose tiles lie across the end of a part: all as in one go, which is right."""
+    rng, tokens = np.random.default_rng(7), 2 * PART + 70
+    sequences = [Sequence.random(rng, shape, tokens, list(rng.permutation(40)[:20])) for _ in range(2)]
+    for sequence in sequences:
+        cache = Cache(shape, 40)
+        (expected,) = cache.step([(sequence, 0, tokens)], threads=2)
+        np.testing.assert_allclose(expected, cache.definition(sequence), rtol=1e-5, atol=5e-6)
+        other = Cache(shape, 40)
+        for start, end in pairwise([0, PART - 3, PART + 5, 2 * PART - 1, tokens]):
+            (got,) = other.step([(sequence, start, end - start)], tokens_a_tile=2)
+            np.testing.assert_array_equal(got, expected[start:end])
+        for position in (0, 31, PART - 1, PART, 2 * PART - 1, 2 * PART, tokens - 1):
+            for threads in (1, 3):
+                for in_parts in (False, True):
+                    (got,) = cache.step([(sequence, position, 1)], threads=threads, in_parts=in_parts)
+                    np.testing.assert_array_equal(got[0], expected[position])
+
+
+def test_sequences_of_different_lengths_in_parts() -> None:
+    shape = LONG[0]
+    rng = np.random.default_rng(8)
+    tables = [[5, 0, 3, 9, 1, 2, 7, 8, 12, 10], [4], [11, 6]]
+    lengths = (300, 20, 40)
+    sequences = [Sequence.random(rng, shape, n, table) for n, table in zip(lengths, tables, strict=True)]
+    cache = Cache(shape, 13)
+    expected = [cache.step([(sequence, 0, n)])[0][-1] for sequence, n in zip(sequences, lengths, strict=True)]
+    chunks = [(sequence, n - 1, 1) for sequence, n in zip(sequences, lengths, strict=True)]
+    for threads in (1, 2, 3):
+        np.testing.assert_array_equal(np.concatenate(cache.step(chunks, threads=threads, in_parts=True)), expected)
 
 
 def test_what_is_too_large_for_a_half_saturates() -> None:

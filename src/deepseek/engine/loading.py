@@ -9,7 +9,7 @@ from deepseek.engine.decoder_plan import layer_cache_bytes
 from deepseek.engine.engine_config import EngineConfig
 from deepseek.engine.runner import CpuRunner
 from deepseek.errors import ConfigError
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention import BLOCK, MAX_WIDTH, TILE_ROWS
 from deepseek.kernels.team import default_threads
 from deepseek.progress import Report, silent
 
@@ -28,6 +28,7 @@ def load_runner(
     """
     store = ensure_packed(Path(path), quantize=config.quantize, allow_unknown=allow_unknown, report=report)
     model = store.config
+    _check_heads(model)
     length = min(config.max_model_len or model.max_position_embeddings, model.max_position_embeddings)
     if config.max_model_len and config.max_model_len > model.max_position_embeddings:
         raise ConfigError(
@@ -46,6 +47,16 @@ def load_runner(
         wide_activations=bits == 16,
         report=report,
     )
+
+
+def _check_heads(model: ModelConfig) -> None:
+    """Raises ConfigError for heads that the attention kernel has no room for."""
+    heads = model.num_attention_heads // model.num_key_value_heads
+    if model.mla is None and (model.head_dim > MAX_WIDTH or heads > TILE_ROWS):
+        raise ConfigError(
+            f"head_dim is {model.head_dim} and {heads} query heads share a key head; the engine takes up to "
+            f"{MAX_WIDTH} and {TILE_ROWS}: use --backend torch"
+        )
 
 
 def block_bytes(model: ModelConfig) -> int:
