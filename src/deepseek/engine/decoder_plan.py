@@ -13,8 +13,9 @@ from deepseek.engine.plan_builder import Floats, Matrix, PlanBuilder
 from deepseek.engine.step_tables import StepTables
 from deepseek.families.rotation import rotation_table, softmax_mscale
 from deepseek.kernels import attention as attention_op
+from deepseek.kernels import attention_store as store_op
 from deepseek.kernels import rows as rows_op
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.linear import ADD, GATED
 from deepseek.kernels.plan import ALWAYS, NEVER, STATE_LOGIT_ROWS
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deepseek.engine.routing_record import RoutingRecord
 
 _VECTOR = 16
+CODE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,12 @@ def head_width(config: ModelConfig) -> int:
 
 
 def layer_cache_bytes(config: ModelConfig) -> int:
-    """Of one layer in one block of tokens, in halves."""
+    """Of one layer in one block of tokens."""
     if config.mla is not None:
         from deepseek.kernels.latent import latent_cache_bytes
 
         return int(latent_cache_bytes(config))
-    return 2 * config.num_key_value_heads * head_width(config) * BLOCK * 2
+    return config.num_key_value_heads * store_op.head_bytes(head_width(config), CODE_BYTES)
 
 
 class DecoderPlan:
@@ -149,7 +151,7 @@ class DecoderPlan:
             builder.linear(x, matrix, out, barrier=barrier)
         mixed = self.shared("mixed", output.inputs)
         columns = self._attention_columns(layer, at, queries, keys, values, mixed)
-        builder.add(attention_op.rotate_and_store, columns)
+        builder.add(store_op.rotate_and_store, columns)
         builder.add(attention_op.attend, columns)
         builder.add(attention_op.join, columns)
         mixed_codes = builder.prepare(mixed, output)
@@ -158,7 +160,7 @@ class DecoderPlan:
     def _attention_columns(
         self, layer: int, at: str, queries: Floats, keys: Floats, values: Floats, mixed: Floats
     ) -> dict[int, int]:
-        config, tables, op = self.config, self.tables, attention_op
+        config, tables, op = self.config, self.tables, store_op
         width, offset = head_width(config), self.pool.offsets[layer]
         scale = config.head_dim**-0.5 * softmax_mscale(config.rope) if config.mla else config.head_dim**-0.5
         return {
@@ -169,11 +171,12 @@ class DecoderPlan:
             op.HEADS: config.num_attention_heads, op.KEY_HEADS: config.num_key_value_heads,
             op.HEAD_DIM: config.head_dim, op.WIDTH: width,
             op.POOL: self.pool.address, op.BLOCK_BYTES: self.pool.block_bytes,
-            op.KEYS_AT: offset, op.VALUES_AT: offset + config.num_key_value_heads * width * BLOCK * 2,
+            op.CACHE_AT: offset, op.CODE_BYTES: CODE_BYTES,
             op.POSITIONS: int(tables.positions.ctypes.data), op.CHUNKS: int(tables.chunk_of.ctypes.data),
             op.TABLES: int(tables.block_tables.ctypes.data), op.TABLE_STRIDE: tables.block_tables.strides[0],
             op.TILES: int(tables.tiles.ctypes.data), op.WINDOW: config.window_of(layer) or 0,
-            op.SCRATCH: self._attention_scratch, op.COSINES: self.cosines, op.SINES: self.sines,
+            op.SCRATCH: self._attention_scratch, op.SCRATCH_STRIDE: attention_op.SCRATCH_BYTES,
+            op.COSINES: self.cosines, op.SINES: self.sines,
             op.ROTATED: config.rope_dim, op.INTERLEAVED: int(config.rope.interleaved),
             op.SCALE: self.builder.memory.number(scale),
             op.QUERY_NORM: self.builder.vector(at + "self_attn.q_norm.weight"),

@@ -9,7 +9,8 @@ from deepseek.engine.decoder_plan import layer_cache_bytes
 from deepseek.engine.engine_config import EngineConfig
 from deepseek.engine.runner import CpuRunner
 from deepseek.errors import ConfigError
-from deepseek.kernels.attention import BLOCK, MAX_WIDTH, TILE_ROWS
+from deepseek.kernels.attention import TILE_ROWS
+from deepseek.kernels.attention_store import BLOCK, MAX_WIDTH
 from deepseek.kernels.team import default_threads
 from deepseek.progress import Report, silent
 

@@ -12,7 +12,7 @@ from deepseek.engine.pooling import normed_rows
 from deepseek.engine.routing_record import RoutingRecord
 from deepseek.engine.step_tables import StepTables
 from deepseek.errors import GenerationError
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.plan import PRIVATE_ROWS, STATE_ROUND
 from deepseek.kernels.team import Team, team_of
 from deepseek.progress import Report, silent
