@@ -98,6 +98,7 @@ class FakeRunner:
         self.hold_from = 0  # from this run on
         self.in_run = threading.Event()
         self.closed = False
+        self.prediction_layers = 0
         self.routing: Any = None  # a RoutingRecord, for tests that want experts
         self.pool: Any = None  # set by tests that check that nothing shared is written
         self._cancelled = threading.Event()

@@ -9,6 +9,7 @@ from deepseek.engine.outputs import TokenEvent
 from deepseek.engine.pace import Pace
 from deepseek.engine.scheduler import Scheduler
 from deepseek.engine.sequence import Request, Sequence
+from deepseek.engine.speculation import TextDrafter
 from fake_runner import VOCAB, FakeRunner, HashSampler, expected
 
 
@@ -92,13 +93,13 @@ class World:
         assert self.blocks.pool.n_free == self.runner.n_blocks
 
 
-class Oracle:
+class Oracle(TextDrafter):
     """Drafts from the known answer, wrong at every `wrong`-th place."""
 
     def __init__(self, wrong: int = 0) -> None:
         self.wrong = wrong
 
-    def draft(self, sequence: Sequence, limit: int) -> list[int]:
+    def guess(self, sequence: Sequence, limit: int) -> list[int]:
         request = sequence.request
         answer = expected(request.prompt_ids, request.params, request.limit + 20, sequence.index)
         begin = sequence.n_generated

@@ -98,6 +98,10 @@ class KVBlocks:
             return []
         return [self.key(sequence, place) for place in range(start // self.block_size, stop // self.block_size)]
 
+    def key_of(self, sequence: Sequence, place: int) -> bytes | None:
+        """Key of full block number `place`, None where nothing is cached."""
+        return self.key(sequence, place) if self._caching else None
+
     def key(self, sequence: Sequence, place: int) -> bytes:
         """Key of full block number `place`."""
         keys, size = sequence.prefix_keys, self.block_size
@@ -115,6 +119,7 @@ class KVBlocks:
             self.pool.share(block)
         target.n_computed = source.n_computed
         target.n_published = source.n_published
+        target.n_predicted = source.n_predicted
         target.prefix_keys = source.prefix_keys[: source.n_published]
 
     def release(self, sequence: Sequence) -> None:
@@ -122,7 +127,7 @@ class KVBlocks:
         for block in reversed(sequence.block_table):
             self.pool.release(block)
         sequence.block_table = []
-        sequence.n_computed = sequence.n_published = 0
+        sequence.n_computed = sequence.n_published = sequence.n_predicted = 0
 
     def held_prefix(self, sequence: Sequence) -> int:
         """For a sequence that waits: blocks of its prefix that others hold, so that they cost nothing."""
