@@ -82,6 +82,18 @@ def test_many_rows_make_a_guess_worth_less() -> None:
     assert not proposed(Speculator(Guesses(), pace_of({16: 1.0, 18: 1.2})), one, 16, 2)
 
 
+class SlowGuesses(Guesses):
+    def seconds(self, sequences: int) -> float:
+        return 0.5 * sequences
+
+
+def test_guesses_that_take_long_to_make_must_gain_as_much() -> None:
+    for drafter, count in ((Guesses(), 1), (SlowGuesses(), 0)):
+        one = sequence([1])
+        one.guessing = Guessing(0.5)
+        assert len(proposed(Speculator(drafter, pace_of({1: 1.0, 2: 1.1, 9: 9.0})), one, 1, 1)) == count
+
+
 def test_guessing_stops_where_it_does_not_pay_and_is_tried_again_ever_less() -> None:
     speculator = Speculator(Guesses(), pace_of({1: 1.0, 2: 1.3, 3: 1.6, 9: 4.0}))
     one = sequence([1])

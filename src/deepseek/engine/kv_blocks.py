@@ -98,10 +98,6 @@ class KVBlocks:
             return []
         return [self.key(sequence, place) for place in range(start // self.block_size, stop // self.block_size)]
 
-    def key_of(self, sequence: Sequence, place: int) -> bytes | None:
-        """Key of full block number `place`, None where nothing is cached."""
-        return self.key(sequence, place) if self._caching else None
-
     def key(self, sequence: Sequence, place: int) -> bytes:
         """Key of full block number `place`."""
         keys, size = sequence.prefix_keys, self.block_size

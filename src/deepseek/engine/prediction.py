@@ -15,7 +15,7 @@ from deepseek.engine.sequence import Sequence
 
 
 class PredictionLayers:
-    """Implements `speculation.Drafter`. step_seconds: making up for entries takes about so long at most, in one step."""
+    """Implements `speculation.Drafter`. step_seconds: about so long at most a step makes up for missing entries."""
 
     def __init__(self, runner: Runner, blocks: KVBlocks, *, step_seconds: float = 0.1) -> None:
         self._runner = runner
@@ -23,8 +23,6 @@ class PredictionLayers:
         self._depth = runner.prediction_layers
         self._pace = Pace()
         self._step_seconds = step_seconds
-        self._complete: list[bytes | None] = [None] * runner.n_blocks
-        """Keys of blocks that hold all their entries."""
 
     def promise(self, sequence: Sequence, limit: int) -> int:
         return min(limit, self._depth)
@@ -81,16 +79,14 @@ class PredictionLayers:
         return max(len(sequence.token_ids) - self._depth, 0)
 
     def _skip_complete(self, sequence: Sequence) -> None:
-        """Entries that others have computed, in blocks taken over from the cache, count as this sequence's.
+        """Entries that others have computed, in blocks shared with them, count as this sequence's.
 
         The last of a block have read the others' next tokens, which may differ: that makes guesses a little worse.
         """
         size, table = self._blocks.block_size, sequence.block_table
         place, rest = divmod(sequence.n_predicted, size)
         while not rest and (place + 1) * size <= min(sequence.n_computed - 1, self._certain(sequence)):
-            if self._complete[table[place]] is None:
-                return
-            if self._complete[table[place]] != self._blocks.key_of(sequence, place):
+            if not self._blocks.pool.is_predicted(table[place]):
                 return
             place += 1
             sequence.n_predicted = place * size
@@ -98,8 +94,6 @@ class PredictionLayers:
     def _note(self, chunk: Chunk) -> None:
         """A chunk was computed."""
         size, sequence = self._blocks.block_size, chunk.sequence
-        for block in sequence.block_table[chunk.start // size : -(-(chunk.start + chunk.count) // size)]:
-            self._complete[block] = None
         sequence.n_predicted = min(chunk.start + chunk.count, self._certain(sequence))
         for place in range(chunk.start // size, sequence.n_predicted // size):
-            self._complete[sequence.block_table[place]] = self._blocks.key_of(sequence, place)
+            self._blocks.pool.note_predicted(sequence.block_table[place])
