@@ -22,6 +22,7 @@ from deepseek.kernels.plan import ALWAYS, NEVER, STATE_LOGIT_ROWS
 if TYPE_CHECKING:
     from deepseek.engine.expert_plan import ExpertRooms
     from deepseek.engine.latent_plan import LatentRooms
+    from deepseek.engine.prediction_plan import HiddenStates
     from deepseek.engine.routing_record import RoutingRecord
 
 _VECTOR = 16
@@ -30,7 +31,10 @@ CODE_BYTES = 2
 
 @dataclass(frozen=True)
 class Pool:
-    """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l]."""
+    """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l].
+
+    Prediction layers that are run come after the last.
+    """
 
     address: int
     block_bytes: int
@@ -71,11 +75,14 @@ class DecoderPlan:
         self.latent_rooms: LatentRooms | None = None
         self.routing_record: RoutingRecord | None = None
 
-    def emit(self) -> None:
-        self._embed()
+    def emit(self, states: "HiddenStates | None" = None) -> None:
+        """A step. states: where the final hidden states of its rows are kept; x holds them normed then."""
+        self.embed()
         for layer in range(self.config.num_hidden_layers):
-            self._layer(layer)
-        self._head()
+            self.layer(layer)
+        self.head("model.norm.weight")
+        if states is not None:
+            states.emit_store(self)
         self.choices.emit(self)
 
     def shared(self, use: str, columns: int) -> Floats:
@@ -84,7 +91,7 @@ class DecoderPlan:
             self._shared[use] = self.builder.floats(columns)
         return self._shared[use]
 
-    def _embed(self) -> None:
+    def embed(self) -> None:
         tensor = self.builder.store.tensors["model.embed_tokens.weight"]
         assert tensor.rows_dtype is not None
         self.builder.add(
@@ -100,7 +107,7 @@ class DecoderPlan:
             },
         )
 
-    def _layer(self, layer: int) -> None:
+    def layer(self, layer: int) -> None:
         at = f"model.layers.{layer}."
         if self.config.mla is not None:
             from deepseek.engine.latent_plan import emit_latent_attention
@@ -195,12 +202,13 @@ class DecoderPlan:
         )
         return int(self.builder.memory.zeros(size, "uint8").ctypes.data)
 
-    def _head(self) -> None:
+    def head(self, norm_name: str) -> None:
+        """logits = head(norm(x)) of the rows that want them."""
         builder, config = self.builder, self.config
         head = builder.matrix("lm_head")
         normed = None if head.packing.is_integer else self.shared("normed", config.hidden_size)
         codes = builder.prepare(
-            self.x, head, norm=builder.vector("model.norm.weight"), epsilon=config.rms_norm_eps, normed=normed,
+            self.x, head, norm=builder.vector(norm_name), epsilon=config.rms_norm_eps, normed=normed,
             index=int(self.tables.logit_rows.ctypes.data), rows_slot=STATE_LOGIT_ROWS,
         )  # fmt: skip
         builder.linear(normed or codes, head, self.logits, rows_slot=STATE_LOGIT_ROWS)

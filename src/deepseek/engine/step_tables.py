@@ -54,8 +54,8 @@ class StepTables:
         self._latent = latent
         self._tables_as_lists: list[list[int]] = [[] for _ in range(chunks)]
 
-    def fill(self, chunks: Items[Chunk]) -> int:
-        """Describe a step; returns how many rows of logits it gives."""
+    def fill(self, chunks: Items[Chunk], ahead: int = 0) -> int:
+        """Describe a step; returns how many rows of logits it gives. ahead: rows read the tokens so many places on."""
         row = tile = 0
         first_rows = [0] * len(chunks)
         absorbed, expanded = self._by_form(chunks)
@@ -64,13 +64,14 @@ class StepTables:
             end = row + chunk.count
             first_rows[number] = row
             if chunk.count == 1:
-                self.tokens[row] = chunk.sequence.token_ids[chunk.start]
+                self.tokens[row] = chunk.sequence.token_ids[chunk.start + ahead]
                 self.positions[row] = chunk.start
                 self.chunk_of[row] = number
                 self.tiles[tile] = (row, 1, number)
                 tile += 1
             else:
-                self.tokens[row:end] = chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count]
+                first = chunk.start + ahead
+                self.tokens[row:end] = chunk.sequence.token_ids[first : first + chunk.count]
                 self.positions[row:end] = np.arange(chunk.start, chunk.start + chunk.count)
                 self.chunk_of[row:end] = number
                 tile = self._add_tiles(tile, row, chunk.count, number)
