@@ -26,7 +26,6 @@ from deepseek.kernels import latent as latent_op
 from deepseek.kernels import latent_absorbed as absorbed_op
 from deepseek.kernels import latent_expanded as expanded_op
 from deepseek.kernels.latent import LatentCache, whole_vectors
-from deepseek.kernels.linear import ADD
 from deepseek.kernels.plan import ALWAYS, NEVER, STATE_ABSORBED_TILES
 
 if TYPE_CHECKING:
@@ -152,15 +151,13 @@ def emit_latent_attention(plan: "DecoderPlan", layer: int) -> None:
     """x += attention(norm(x)) of one layer."""
     if plan.latent_rooms is None:
         plan.latent_rooms = LatentRooms(plan)
-    rooms, builder = plan.latent_rooms, plan.builder
+    rooms = plan.latent_rooms
     at = f"model.layers.{layer}.self_attn."
-    output = builder.matrix(at + "o_proj")
     queries, latents = _project(rooms, layer, at)
-    mixed = plan.shared("mixed", output.inputs)
+    mixed = plan.shared("mixed", plan.builder.matrix(at + "o_proj").inputs)
     cache_at = plan.pool.offsets[layer]
     _attend(rooms, at, cache_at, queries, latents, mixed)
-    codes = builder.prepare(mixed, output)
-    builder.linear(codes or mixed, output, plan.x, mode=ADD)
+    plan.project(mixed, layer)
 
 
 def _project(rooms: LatentRooms, layer: int, at: str) -> tuple[Floats, Floats]:

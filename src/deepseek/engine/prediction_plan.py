@@ -14,7 +14,7 @@ from deepseek.engine.plan_builder import Floats, Memory
 from deepseek.engine.step_tables import StepTables
 from deepseek.kernels import latent as latent_op
 from deepseek.kernels import rows as rows_op
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import whole_vectors
 
 if TYPE_CHECKING:

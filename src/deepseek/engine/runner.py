@@ -99,7 +99,9 @@ class CpuRunner:
         return self._memory.nbytes
 
     def run(self, batch: Batch) -> StepOutput:
-        wanted = self._tables.fill(batch.chunks)
+        recorded = self.routing is not None and self.routing.is_on
+        every_row = batch.hidden or recorded or self._states is not None
+        wanted = self._tables.fill(batch.chunks, every_row=every_row)
         rows = sum(chunk.count for chunk in batch.chunks)
         operations = len(self._job.table)
         if batch.steps > 1:
