@@ -46,6 +46,7 @@ def load_runner(
         max_tokens_per_step=config.max_num_batched_tokens,
         max_sequences=config.max_num_seqs,
         wide_activations=bits == 16,
+        cache_code_bytes=config.cache_code_bytes,
         report=report,
     )
 
@@ -60,15 +61,16 @@ def _check_heads(model: ModelConfig) -> None:
         )
 
 
-def block_bytes(model: ModelConfig) -> int:
-    """KV of BLOCK tokens, all layers."""
-    return layer_cache_bytes(model) * model.num_hidden_layers
+def block_bytes(model: ModelConfig, code_bytes: int) -> int:
+    """KV of BLOCK tokens, all layers. code_bytes: of a cached number."""
+    return layer_cache_bytes(model, code_bytes) * model.num_hidden_layers
 
 
 def _default_kv_bytes(model: ModelConfig, config: EngineConfig, length: int) -> int:
     """What all sequences at full length would fill, but no more than a share of the memory that is free."""
-    wanted = config.max_num_seqs * -(-length // BLOCK) * block_bytes(model)
-    return max(block_bytes(model), min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
+    block = block_bytes(model, config.cache_code_bytes)
+    wanted = config.max_num_seqs * -(-length // BLOCK) * block
+    return max(block, min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
 
 
 def free_memory() -> int:

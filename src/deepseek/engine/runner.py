@@ -22,7 +22,8 @@ class CpuRunner:
     """Implements `batch.Runner` for a packed store. Its KV memory is taken from the system as it is first used.
 
     threads: members of the process's team. kv_cache_bytes: for keys and values. max_model_len: tokens of one sequence.
-    max_tokens_per_step: rows of a step. wide_activations: 16 bits instead of 8. routing: what records which experts
+    max_tokens_per_step: rows of a step. wide_activations: 16 bits instead of 8. cache_code_bytes: of a number in the KV
+    cache, 2 or 1. routing: what records which experts
     each token used, off until it is started; None for a model without experts.
     """
 
@@ -36,6 +37,7 @@ class CpuRunner:
         max_tokens_per_step: int,
         max_sequences: int,
         wide_activations: bool = False,
+        cache_code_bytes: int = 2,
         report: Report = silent,
     ) -> None:
         config = store.config
@@ -48,11 +50,14 @@ class CpuRunner:
         self.activation_bits = 16 if wide_activations else 8
         self._team: Team = team_of(threads)
         builder = PlanBuilder(store, rows=max_tokens_per_step, threads=threads, wide=wide_activations, report=report)
-        layer_bytes, layers = layer_cache_bytes(config), config.num_hidden_layers
+        layer_bytes, layers = layer_cache_bytes(config, cache_code_bytes), config.num_hidden_layers
         self.n_blocks = max(1, kv_cache_bytes // (layer_bytes * layers))
         self._pool = builder.memory.zeros(self.n_blocks * layer_bytes * layers, "uint8").reshape(self.n_blocks, -1)
         pool = Pool(
-            int(self._pool.ctypes.data), layer_bytes * layers, tuple(layer_bytes * layer for layer in range(layers))
+            int(self._pool.ctypes.data),
+            layer_bytes * layers,
+            tuple(layer_bytes * layer for layer in range(layers)),
+            cache_code_bytes,
         )
         self._tables = StepTables(
             builder.memory,
