@@ -90,7 +90,7 @@ def test_heads_without_room_are_refused(heads: dict[str, int], tmp_path: Path) -
 
 @pytest.mark.parametrize(("name", "least", "most"), [("llama", 1.6, 0.1), ("v2-lite", 1.5, 0.1), ("v32", 1.2, 1)])
 def test_a_cache_of_bytes_holds_more_tokens(name: str, least: float, most: float, tmp_path: Path) -> None:
-    """And gives other numbers, but not by much unless an indexer chooses other tokens. Small heads pay more for their factors; index keys stay halves."""
+    """And gives other numbers, by little unless an indexer chooses other tokens. Small heads pay more for factors."""
     random_model(CASES[name]).save_pretrained(tmp_path)
     ids = token_ids(CASES[name].vocab_size)
     blocks, logits = [], []
