@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from deepseek.engine.routing_record import RoutingRecord
 
 _VECTOR = 16
-CODE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -34,24 +33,26 @@ class Pool:
     """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l].
 
     Prediction layers that are run come after the last.
+    code_bytes: of a cached number, 2 or 1.
     """
 
     address: int
     block_bytes: int
     offsets: tuple[int, ...]
+    code_bytes: int
 
 
 def head_width(config: ModelConfig) -> int:
     return -(-config.head_dim // _VECTOR) * _VECTOR
 
 
-def layer_cache_bytes(config: ModelConfig) -> int:
-    """Of one layer in one block of tokens."""
+def layer_cache_bytes(config: ModelConfig, code_bytes: int) -> int:
+    """Of one layer in one block of tokens. code_bytes: of a cached number, 2 or 1."""
     if config.mla is not None:
         from deepseek.kernels.latent import latent_cache_bytes
 
-        return int(latent_cache_bytes(config))
-    return config.num_key_value_heads * store_op.head_bytes(head_width(config), CODE_BYTES)
+        return int(latent_cache_bytes(config, code_bytes))
+    return config.num_key_value_heads * store_op.head_bytes(head_width(config), code_bytes)
 
 
 class DecoderPlan:
@@ -196,7 +197,7 @@ class DecoderPlan:
             op.HEADS: config.num_attention_heads, op.KEY_HEADS: config.num_key_value_heads,
             op.HEAD_DIM: config.head_dim, op.WIDTH: width,
             op.POOL: self.pool.address, op.BLOCK_BYTES: self.pool.block_bytes,
-            op.CACHE_AT: offset, op.CODE_BYTES: CODE_BYTES,
+            op.CACHE_AT: offset, op.CODE_BYTES: self.pool.code_bytes,
             op.POSITIONS: int(tables.positions.ctypes.data), op.CHUNKS: int(tables.chunk_of.ctypes.data),
             op.TABLES: int(tables.block_tables.ctypes.data), op.TABLE_STRIDE: tables.block_tables.strides[0],
             op.TILES: int(tables.tiles.ctypes.data), op.WINDOW: config.window_of(layer) or 0,

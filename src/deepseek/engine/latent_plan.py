@@ -59,7 +59,7 @@ class LatentRooms:
         self.values = self._head_floats(mla.v_head_dim) if mla.v_head_dim % 16 else None
         spare = 4 * (mla.qk_nope_head_dim + 128)
         self.store_scratch, self.store_scratch_bytes = builder.scratch(spare), spare
-        self.absorbed_scratch_bytes = absorbed_op.absorbed_scratch_bytes(LatentCache.of(config).width)
+        self.absorbed_scratch_bytes = absorbed_op.absorbed_scratch_bytes(int(array[latent_op.WIDTH]))
         self.absorbed_scratch = builder.scratch(self.absorbed_scratch_bytes)
         *parts, self.expanded_scratch_bytes = expanded_op.scratch_parts(
             rank=mla.kv_lora_rank, nope=mla.qk_nope_head_dim, rope=mla.qk_rope_head_dim, value=mla.v_head_dim,
@@ -77,7 +77,8 @@ class LatentRooms:
             op.NOPE: mla.qk_nope_head_dim,
             op.ROPE: mla.qk_rope_head_dim,
             op.VALUE: mla.v_head_dim,
-            op.WIDTH: LatentCache.of(config).width,
+            op.WIDTH: LatentCache.of(config, plan.pool.code_bytes).width,
+            op.CODE_BYTES: plan.pool.code_bytes,
             op.POOL: plan.pool.address,
             op.POOL_BLOCK: plan.pool.block_bytes,
             op.TABLES: int(tables.block_tables.ctypes.data),
