@@ -19,7 +19,7 @@ LAYERS = [
     {"kernels"},
     {"engine"},  # below models, so that it cannot import PyTorch
     {"models"},
-    {"profiler"},
+    {"profiler", "client", "server"},
     {"cli"},
 ]
 NEEDS_TORCH = {"models"}

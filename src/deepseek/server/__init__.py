@@ -1,0 +1,1 @@
+"""HTTP: what the engine can do, as the APIs that clients already speak."""
