@@ -18,6 +18,7 @@ LAYERS = [
     {"checkpoint", "tokenizer"},
     {"kernels"},
     {"engine"},  # below models, so that it cannot import PyTorch
+    {"server"},  # beside models, of which it needs nothing
     {"models"},
     {"profiler"},
     {"cli"},

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deepseek.engine.advance import advance
@@ -24,6 +25,20 @@ class EngineFailure(RuntimeError):
 
 class QueueFull(GenerationError):
     """Too many requests wait. Try again when some have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """running, waiting: sequences. kv_used: share of the KV blocks that sequences hold, 0 to 1. kv_tokens: all blocks'.
+
+    broken: the engine has stopped after an error and takes nothing any more.
+    """
+
+    running: int
+    waiting: int
+    kv_used: float
+    kv_tokens: int
+    broken: bool
 
 
 class EngineCore:
@@ -84,6 +99,17 @@ class EngineCore:
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def load(self) -> EngineLoad:
+        """A glance without waiting for the step that runs, so that figures may be of different moments."""
+        scheduler, pool = self._scheduler, self._scheduler.blocks.pool
+        return EngineLoad(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._arrived),
+            kv_used=1 - pool.n_free / pool.n_blocks,
+            kv_tokens=pool.n_blocks * scheduler.blocks.block_size,
+            broken=self._broken is not None,
+        )
 
     @property
     def n_requests(self) -> int:
