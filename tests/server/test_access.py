@@ -93,7 +93,16 @@ def test_hosts() -> None:
     origins = Origins("127.0.0.1", ["api.example"], [])
     for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000", "192.168.0.7", "api.example", "a.localhost"):
         origins.check(host, None)
-    for host in (None, "", "evil.example", "127.0.0.1.evil.example:80", "a b", "localhost:8000:1", "[::1", "x@localhost"):
+    for host in (
+        None,
+        "",
+        "evil.example",
+        "127.0.0.1.evil.example:80",
+        "a b",
+        "localhost:8000:1",
+        "[::1",
+        "x@localhost",
+    ):
         with pytest.raises(ApiError):
             origins.check(host, None)
     Origins("127.0.0.1", ["*"], []).check("evil.example", None)
