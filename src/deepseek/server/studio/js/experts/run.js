@@ -37,13 +37,9 @@ export class ExpertRun {
   }
 
   #add({ tokens, routing }) {
-    for (const { text, logprob } of tokens) this.tokens.push({ text, logprob, layers: null });
-    const came = [];
-    for (const { token, layers } of routing) {
-      this.counts.add(layers);
-      came.push(layers);
-      if (this.tokens[token]) this.tokens[token].layers = layers;
-    }
+    tokens.forEach(({ text, logprob }, place) => this.tokens.push({ text, logprob, layers: routing[place] ?? null }));
+    const came = routing.filter((layers) => layers);
+    for (const layers of came) this.counts.add(layers);
     this.events.emit("piece", came);
   }
 

@@ -135,7 +135,7 @@ export class ServerPage {
     const series = { entropy: 2, gini: 2, max_vio: 2 };
     if (!this.experts.children.length) {
       this.bars = Object.keys(series).map((name) => {
-        const bars = new MiniBars(t(`balance.${name.replace("_", "")}`));
+        const bars = new MiniBars(t(`balance.${name.replace("_", "")}`), 56);
         const text = h("p", { class: "weak number" });
         this.experts.append(h("div", {}, h("h3", { class: "small-title" }, t(`balance.${name.replace("_", "")}`)), bars.canvas, text));
         return { name, bars, text };
