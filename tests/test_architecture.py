@@ -20,7 +20,7 @@ LAYERS = [
     {"engine"},  # below models, so that it cannot import PyTorch
     {"server"},  # beside models, of which it needs nothing
     {"models"},
-    {"profiler"},
+    {"profiler", "client"},
     {"cli"},
 ]
 NEEDS_TORCH = {"models"}

@@ -1,15 +1,22 @@
 """`deepseek serve`: the API and the studio."""
 
 import inspect
-from dataclasses import fields
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from rich.markup import escape
 
 from deepseek.cli import options
 from deepseek.cli.console import err, progress_bars
 from deepseek.server.server_config import SETTING_TYPES, ServerConfig
+
+if TYPE_CHECKING:
+    from dataclasses import Field
+
+    from deepseek.server.service import Service
 
 _CONFIG = "config"
 DESCRIPTION = """Serve a model: OpenAI's API and a web page, in one process.
@@ -44,18 +51,41 @@ def run(config: ServerConfig) -> None:
     from deepseek.engine.engine import Engine
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.server.app import build_app
+    from deepseek.server.generation_defaults import recommended
     from deepseek.server.run import Server
 
-    name = config.model or DEFAULT_MODEL
+    wanted = config.model or DEFAULT_MODEL
+    if config.access_log == "auto":
+        config = replace(config, access_log="off" if sys.stderr.isatty() else "json")
     with progress_bars() as report:
-        files = resolve(name, revision=config.revision, report=report)
-        engine = Engine.from_pretrained(str(files.path), report=report, **config.engine_settings())
+        path = resolve(wanted, revision=config.revision, report=report).path
+        engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
+    sampling = recommended(path) if config.generation_config == "auto" else {}
+    app = build_app(config, engine, short_name(wanted), sampling)
+    Server(app, config, lambda address: _tell(app.state.service, address)).run()
 
-    def tell(address: str) -> None:
-        err.print(f"[bold]{Path(name).name}[/] is served. API [bold]{address}/v1[/], studio [bold]{address}/[/]")
 
-    server = Server(build_app(config, engine, name), config, tell)
-    server.run()
+def short_name(wanted: str) -> str:
+    """What a model is called in the API: its catalog name, its name on the hub, or that of its folder or file."""
+    from deepseek.hub.catalog import entries
+
+    for entry in entries():
+        unpinned = {source.partition("==")[0] for source in entry.sources}
+        if wanted in {entry.name, *entry.sources, *unpinned}:
+            return entry.name
+    return Path(wanted).name if Path(wanted).exists() else wanted
+
+
+def _tell(service: "Service", address: str) -> None:
+    rows = {
+        "model": ", ".join(service.model_names),
+        "API": f"{address}/v1",
+        "studio": f"{address}/" if service.config.studio else "off",
+        "keys": "needed" if service.config.api_key or service.config.api_key_file else "none needed",
+    }
+    for name, value in rows.items():
+        err.print(f"[dim]{name:>7}[/]  {escape(value)}", soft_wrap=True)
+    err.print("[dim]Ctrl-C ends it.[/]")
 
 
 def _signature() -> inspect.Signature:
@@ -66,12 +96,11 @@ def _signature() -> inspect.Signature:
     ]
     for each in fields(ServerConfig):
         kind = SETTING_TYPES[each.name]
-        shown = _shown(each.default)
         option = typer.Option(
             *_spellings(each.name, kind, each.metadata["also"]),
-            help=each.metadata["help"],
+            help=_help(each),
             rich_help_panel=each.metadata["panel"],
-            show_default=shown,
+            show_default=False,
             metavar=_metavar(kind),
         )
         parameters.append(_parameter(each.name, Annotated[_plain_type(kind), option]))
@@ -103,10 +132,13 @@ def _metavar(kind: Any) -> str | None:
     return None
 
 
-def _shown(default: Any) -> bool | str:
+def _help(setting: "Field[Any]") -> str:
+    """Typer sees no defaults, because only ServerConfig has them."""
+    default = setting.default
     if default in (None, (), ""):
-        return False
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+        return str(setting.metadata["help"])
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    return f"{setting.metadata['help']} [dim]\\[{shown}][/]"
 
 
 serve.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -29,15 +29,19 @@ class QueueFull(GenerationError):
 
 @dataclass(frozen=True, slots=True)
 class EngineLoad:
-    """running, waiting: sequences. kv_used: share of the KV blocks that sequences hold, 0 to 1. kv_tokens: all blocks'.
-
-    broken: the engine has stopped after an error and takes nothing any more.
+    """running, waiting: sequences. used_blocks: of total_blocks those that sequences hold; cached_blocks: those that
+    can be found again although none holds them. block_tokens, block_bytes: of one block. weight_bytes: of the model.
+    broken: the engine has stopped after an error.
     """
 
     running: int
     waiting: int
-    kv_used: float
-    kv_tokens: int
+    used_blocks: int
+    cached_blocks: int
+    total_blocks: int
+    block_tokens: int
+    block_bytes: int
+    weight_bytes: int
     broken: bool
 
 
@@ -106,8 +110,12 @@ class EngineCore:
         return EngineLoad(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting) + len(self._arrived),
-            kv_used=1 - pool.n_free / pool.n_blocks,
-            kv_tokens=pool.n_blocks * scheduler.blocks.block_size,
+            used_blocks=pool.n_blocks - pool.n_free,
+            cached_blocks=pool.n_cached,
+            total_blocks=pool.n_blocks,
+            block_tokens=scheduler.blocks.block_size,
+            block_bytes=self._runner.nbytes_a_block,
+            weight_bytes=self._runner.weight_bytes,
             broken=self._broken is not None,
         )
 

@@ -84,6 +84,10 @@ class CpuRunner:
         """KV of block_size tokens, all layers."""
         return int(self._pool.shape[1])
 
+    @property
+    def weight_bytes(self) -> int:
+        return int(self.store.data.nbytes)
+
     def run(self, batch: Batch) -> StepOutput:
         wanted = self._tables.fill(batch.chunks)
         rows = sum(chunk.count for chunk in batch.chunks)

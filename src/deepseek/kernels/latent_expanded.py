@@ -313,10 +313,10 @@ def _integer_kernel(bits: int, affine: int, steps: int) -> Kernel:
                             out = target + turn * 128 * TILE
                             if token + TILE <= BLOCK:
                                 integer_tile(bits, affine, steps, 6, 2, weights, weights + codes, second, shift, xs,
-                                             x_stride, fs, ss, group_stride, groups, out, 0)  # fmt: skip
+                                             x_stride, fs, ss, group_stride, groups, out, 128, 0)  # fmt: skip
                             else:
                                 integer_tile(bits, affine, steps, 2, 2, weights, weights + codes, second, shift, xs,
-                                             x_stride, fs, ss, group_stride, groups, out, 0)  # fmt: skip
+                                             x_stride, fs, ss, group_stride, groups, out, 128, 0)  # fmt: skip
                             if turn == 1:
                                 _add_rest(op, TILE, scratch)
                         _spread(op, product, token, min(TILE, BLOCK - token), scratch)

@@ -32,16 +32,51 @@ _INLINE = {"nogil": True, "error_model": "numpy"}
 
 
 @njit(**_INLINE)
-def _finish(op: int, scratch: int, rows: int, column: int, out: int, out_stride: int, both: int) -> None:
+def _unit(op: int, unit: int, many: int) -> tuple[int, int, int, int, int, int, int, int]:
+    """Of a unit: weights of its first block, bytes from there to its second, its first column, whether there is a
+    second block, rows; offsets in bytes into x and into factors and starts; where its results go."""
+    units = field(op, UNITS)
+    block_bytes = field(op, BLOCK_BYTES)
+    segment = field(op, SEGMENTS) + unit // units * (8 * SEGMENT_FIELDS)
+    place = unit % units
+    if field(op, MODE) == GATED:
+        column, both = 16 * place, 1
+        weights = get_i64(segment) + place * block_bytes
+        stride = get_i64(segment + 8) - get_i64(segment)
+    else:
+        column, both = 32 * place, int(2 * place + 1 < field(op, BLOCKS))
+        weights = get_i64(segment) + 2 * place * block_bytes
+        stride = block_bytes * both
+    rows = get_i64(segment + 40)
+    if rows < 0:
+        rows = many
+    out = field(op, OUT) + get_i64(segment + 32) + 4 * column
+    return weights, stride, column, both, rows, get_i64(segment + 16), get_i64(segment + 24), out
+
+
+@njit(**_INLINE)
+def _next_units(op: int, me: int, share: int, total: int) -> tuple[int, int, int]:
+    """The next chunk of units for a member that has come to `share`: the share it is in now, begin, end (-1: none)."""
+    team, chunk = max(1, get_i64(field(op, STATE) + 8 * STATE_TEAM)), field(op, CHUNK)
+    while share < team:
+        begin = take_share(op, me, share, team, total, chunk)
+        if begin >= 0:
+            return share, begin, min(begin + chunk, end_of_share(me, share, team, total))
+        share += 1
+    return share, -1, -1
+
+
+@njit(**_INLINE)
+def _finish(op: int, scratch: int, rows: int, column: int, out: int, both: int) -> None:
     """Take a tile's sums (rows x 32 floats) to their place. column: of the first block. both: 1 if there are two."""
-    mode, bias = field(op, MODE), field(op, BIAS)
+    mode, bias, out_stride = field(op, MODE), field(op, BIAS), field(op, OUT_STRIDE)
+    second_bias = field(op, SECOND_BIAS) if mode == GATED else bias + 64
     for row in range(rows):
         here = scratch + 128 * row
         first, second = load_f32(here), load_f32(here + 64)
-        place = out + row * out_stride + 4 * column
+        place = out + row * out_stride
         if bias != 0:
             first = add(first, load_f32(bias + 4 * column))
-            second_bias = field(op, SECOND_BIAS) if mode == GATED else bias + 64
             if both != 0:
                 second = add(second, load_f32(second_bias + 4 * column))
         if mode == GATED:
@@ -77,81 +112,50 @@ def _integer_kernel(bits: int, affine: int, steps: int) -> Kernel:
             factors += me * field(op, PRIVATE_GROUPS)
             starts += me * field(op, PRIVATE_GROUPS)
         scratch = field(op, SCRATCH) + me * SCRATCH_BYTES
-        low, low_groups = field(op, LOW), field(op, LOW_GROUPS)
-        gated = field(op, MODE) == GATED
-        units, blocks, chunk = field(op, UNITS), field(op, BLOCKS), field(op, CHUNK)
-        total = units * get_i64(field(op, SEGMENT_COUNT))
-        team = max(1, get_i64(state + 8 * STATE_TEAM))
-        share, taken = 0, take_share(op, me, 0, team, total, chunk)
-        while taken < 0 and share + 1 < team:
-            share += 1
-            taken = take_share(op, me, share, team, total, chunk)
-        while taken >= 0:
-            for unit in range(taken, min(taken + chunk, end_of_share(me, share, team, total))):
-                segment = field(op, SEGMENTS) + unit // units * (8 * SEGMENT_FIELDS)
-                place = unit % units
-                if gated:
-                    column, both = 16 * place, 1
-                    weights = get_i64(segment) + place * block_bytes
-                    stride = get_i64(segment + 8) - get_i64(segment)
-                else:
-                    column, both = 32 * place, int(2 * place + 1 < blocks)
-                    weights = get_i64(segment) + 2 * place * block_bytes
-                    stride = block_bytes * both
-                rows = get_i64(segment + 40)
-                if rows < 0:
-                    rows = many
-                at = x + get_i64(segment + 16)
-                offset = get_i64(segment + 24)
-                out = field(op, OUT) + get_i64(segment + 32)
+        low, low_groups, out_stride = field(op, LOW), field(op, LOW_GROUPS), field(op, OUT_STRIDE)
+        plain = field(op, MODE) == STORE and field(op, BIAS) == 0 and low == 0
+        total = field(op, UNITS) * get_i64(field(op, SEGMENT_COUNT))
+        share, begin, end = _next_units(op, me, 0, total)
+        while begin >= 0:
+            for unit in range(begin, end):
+                weights, stride, column, both, rows, x_offset, in_groups, out = _unit(op, unit, many)
+                direct = plain and both != 0
                 row = 0
                 while row < rows:
                     left = rows - row
+                    count = 4 if left >= 4 else 2 if left >= 2 else 1
                     ahead = AHEAD * block_bytes if row == 0 else 0
-                    in_groups = offset + row * group_stride
-                    xs, fs, ss = at + row * x_stride, factors + in_groups, starts + in_groups
+                    offset = in_groups + row * group_stride
+                    xs, fs, ss = x + x_offset + row * x_stride, factors + offset, starts + offset
+                    place = out + row * out_stride
+                    target, target_stride = (place, out_stride) if direct else (scratch, 128)
                     turn = 0
-                    count = 0
-                    while turn < 2:
-                        target = scratch + turn * 1024
-                        if left >= 6:
-                            count = 6
-                            integer_tile(
-                                bits, affine, steps, 6, 2, weights, weights + codes, stride, shift,
-                                xs, x_stride, fs, ss, group_stride, groups, target, ahead,
-                            )  # fmt: skip
-                        elif left >= 4:
-                            count = 4
+                    while True:
+                        if count == 4:
                             integer_tile(
                                 bits, affine, steps, 4, 2, weights, weights + codes, stride, shift,
-                                xs, x_stride, fs, ss, group_stride, groups, target, ahead,
+                                xs, x_stride, fs, ss, group_stride, groups, target, target_stride, ahead,
                             )  # fmt: skip
-                        elif left >= 2:
-                            count = 2
+                        elif count == 2:
                             integer_tile(
                                 bits, affine, steps, 2, 2, weights, weights + codes, stride, shift,
-                                xs, x_stride, fs, ss, group_stride, groups, target, ahead,
+                                xs, x_stride, fs, ss, group_stride, groups, target, target_stride, ahead,
                             )  # fmt: skip
                         else:
-                            count = 1
                             integer_tile(
                                 bits, affine, steps, 1, 2, weights, weights + codes, stride, shift,
-                                xs, x_stride, fs, ss, group_stride, groups, target, ahead,
+                                xs, x_stride, fs, ss, group_stride, groups, target, target_stride, ahead,
                             )  # fmt: skip
-                        if turn == 1:
-                            _add_tile(scratch, target, count)
-                        if low == 0:
+                        if low == 0 or turn == 1:
                             break
-                        xs += low
-                        fs += low_groups
-                        ss += low_groups
-                        turn += 1
-                    _finish(op, scratch, count, column, out + row * field(op, OUT_STRIDE), field(op, OUT_STRIDE), both)
+                        xs, fs, ss, target = xs + low, fs + low_groups, ss + low_groups, scratch + 1024
+                        turn = 1
+                    if turn == 1:
+                        _add_tile(scratch, target, count)
+                    if not direct:
+                        _finish(op, scratch, count, column, place, both)
                     row += count
-            taken = take_share(op, me, share, team, total, chunk)
-            while taken < 0 and share + 1 < team:
-                share += 1
-                taken = take_share(op, me, share, team, total, chunk)
+            share, begin, end = _next_units(op, me, share, total)
 
     return linear
 
@@ -168,58 +172,33 @@ def _float_kernel(kind: int) -> Kernel:
         if get_i64(state) <= PRIVATE_ROWS:
             x += me * field(op, PRIVATE)
         scratch = field(op, SCRATCH) + me * SCRATCH_BYTES
-        gated = field(op, MODE) == GATED
-        units, blocks, chunk = field(op, UNITS), field(op, BLOCKS), field(op, CHUNK)
         x_step = 8 if kind == 2 else 4
-        total = units * get_i64(field(op, SEGMENT_COUNT))
-        team = max(1, get_i64(state + 8 * STATE_TEAM))
-        share, taken = 0, take_share(op, me, 0, team, total, chunk)
-        while taken < 0 and share + 1 < team:
-            share += 1
-            taken = take_share(op, me, share, team, total, chunk)
-        while taken >= 0:
-            for unit in range(taken, min(taken + chunk, end_of_share(me, share, team, total))):
-                segment = field(op, SEGMENTS) + unit // units * (8 * SEGMENT_FIELDS)
-                place = unit % units
-                if gated:
-                    column, both = 16 * place, 1
-                    weights = get_i64(segment) + place * block_bytes
-                    stride = get_i64(segment + 8) - get_i64(segment)
-                else:
-                    column, both = 32 * place, int(2 * place + 1 < blocks)
-                    weights = get_i64(segment) + 2 * place * block_bytes
-                    stride = block_bytes * both
-                rows = get_i64(segment + 40)
-                if rows < 0:
-                    rows = many
-                at = x + get_i64(segment + 16)
-                out = field(op, OUT) + get_i64(segment + 32)
+        total = field(op, UNITS) * get_i64(field(op, SEGMENT_COUNT))
+        share, begin, end = _next_units(op, me, 0, total)
+        while begin >= 0:
+            for unit in range(begin, end):
+                weights, stride, column, both, rows, x_offset, _, out = _unit(op, unit, many)
                 row = 0
                 while row < rows:
                     left = rows - row
-                    xs = at + row * x_stride
+                    count = 6 if left >= 6 else 2 if left >= 2 else 1
                     ahead = AHEAD * block_bytes if row == 0 else 0
-                    if left >= 6:
-                        count = 6
+                    xs = x + x_offset + row * x_stride
+                    if count == 6:
                         float_tile(
                             kind, 6, 2, weights, stride, 64, steps, xs, x_stride, x_step, scratch, 128, 64, 0, ahead
                         )
-                    elif left >= 2:
-                        count = 2
+                    elif count == 2:
                         float_tile(
                             kind, 2, 2, weights, stride, 64, steps, xs, x_stride, x_step, scratch, 128, 64, 0, ahead
                         )
                     else:
-                        count = 1
                         float_tile(
                             kind, 1, 2, weights, stride, 64, steps, xs, x_stride, x_step, scratch, 128, 64, 0, ahead
                         )
-                    _finish(op, scratch, count, column, out + row * field(op, OUT_STRIDE), field(op, OUT_STRIDE), both)
+                    _finish(op, scratch, count, column, out + row * field(op, OUT_STRIDE), both)
                     row += count
-            taken = take_share(op, me, share, team, total, chunk)
-            while taken < 0 and share + 1 < team:
-                share += 1
-                taken = take_share(op, me, share, team, total, chunk)
+            share, begin, end = _next_units(op, me, share, total)
 
     return linear
 

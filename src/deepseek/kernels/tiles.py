@@ -108,20 +108,20 @@ class Loop:
 def integer_tile(
     typingctx: Any, bits: Any, affine: Any, steps: Any, rows: Any, blocks: Any,
     scales: Any, codes: Any, block_stride: Any, scale_shift: Any, x: Any, x_stride: Any, factors: Any, starts: Any,
-    group_stride: Any, groups: Any, out: Any, ahead: Any,
+    group_stride: Any, groups: Any, out: Any, out_stride: Any, ahead: Any,
 ) -> Any:  # fmt: skip
-    """out (rows x blocks x 16 floats, contiguous) = x @ weights.T of integer weights. Literals: bits 4 or 8, affine
-    0 or 1, steps (of 64 bytes an activation group), rows, blocks.
+    """out (rows x blocks x 16 floats, rows out_stride bytes apart) = x @ weights.T of integer weights. Literals: bits 4
+    or 8, affine 0 or 1, steps (of 64 bytes an activation group), rows, blocks.
 
     scales, codes: addresses in the first block; the next block is block_stride bytes on. scale_shift: log2 of how many
     activation groups share a weight scale. x: int8 activations, rows x_stride bytes apart. factors, starts: of each
     row and group, group_stride bytes from row to row: the activation's scale, and what the integer sum starts from
     (minus the zero point times the sum of x; affine: the scaled sum of x as a float, which the minimum multiplies).
     ahead: how many bytes behind each weight what is used soon lies, which is fetched into the cache meanwhile: a block
-    is too short for the processor to foresee the next.
+    is too short for the processor to foresee the next. With more than two rows, as many rows behind them are fetched.
     """
     shape = tuple(argument.literal_value for argument in (bits, affine, steps, rows, blocks))
-    signature = types.void(bits, affine, steps, rows, blocks, *[types.int64] * 12)
+    signature = types.void(bits, affine, steps, rows, blocks, *[types.int64] * 13)
 
     def codegen(context: Any, b: Any, sig: Any, args: Any) -> Any:
         _integer_tile(b, shape, args[5:])
@@ -132,7 +132,8 @@ def integer_tile(
 
 def _integer_tile(b: ir.IRBuilder, shape: tuple[int, ...], args: Any) -> None:
     bits, affine, steps, rows, blocks = shape
-    scales, codes, block_stride, scale_shift, x, x_stride, factors, starts, group_stride, groups, out, ahead = args
+    scales, codes, block_stride, scale_shift, x, x_stride, factors, starts, group_stride, groups = args[:10]
+    out, out_stride, ahead = args[10:]
     width = 64 // LANES * (8 // bits)  # inputs a step
     scale_at = [at_multiple(b, scales, block_stride, n) for n in range(blocks)]
     codes_at = [at_multiple(b, codes, block_stride, n) for n in range(blocks)]
@@ -147,6 +148,14 @@ def _integer_tile(b: ir.IRBuilder, shape: tuple[int, ...], args: Any) -> None:
     begin = [ir.Constant(V_I32, [0] * LANES)] * rows
     if not affine:
         begin = [splat(b, load(b, b.add(start_at[m], group4), i32, 4), V_I32) for m in range(rows)]
+    if rows > 2:
+        for m in range(rows):
+            for at, row_stride, offset in (
+                (x_at[m], x_stride, x_offset),
+                (factor_at[m], group_stride, group4),
+                (start_at[m], group_stride, group4),
+            ):
+                prefetch(b, b.add(at_multiple(b, at, row_stride, rows), offset), 3)
     sums = [begin[m] for m in range(rows) for _ in range(blocks)]
     for step in range(steps):
         places = [b.add(b.add(at, code_offset), _constant(64 * step)) for at in codes_at]
@@ -173,14 +182,16 @@ def _integer_tile(b: ir.IRBuilder, shape: tuple[int, ...], args: Any) -> None:
                 total = llvm_call(b, "llvm.fma.v16f32", V_F32, [low, scaled_sum, total])
             totals[m * blocks + n] = total
     loop.end(totals)
-    _write(b, totals, rows, blocks, out, _constant(64 * blocks), _constant(64))
+    _write(b, totals, rows, blocks, out, out_stride, _constant(64))
 
 
 def _unpacked(b: ir.IRBuilder, packed: list[ir.Value], bits: int) -> list[list[ir.Value]]:
     if bits == 8:
         return [packed]
-    mask, four = ir.Constant(_V64, [15] * 64), ir.Constant(_V64, [4] * 64)
-    return [[b.and_(value, mask) for value in packed], [b.lshr(value, four) for value in packed]]
+    # A shift of words and a mask: what LLVM makes of a shift of bytes would need the multipliers.
+    mask, four = ir.Constant(_V64, [15] * 64), ir.Constant(V_I32, [4] * LANES)
+    upper = [b.bitcast(b.lshr(b.bitcast(value, V_I32), four), _V64) for value in packed]
+    return [[b.and_(value, mask) for value in packed], [b.and_(value, mask) for value in upper]]
 
 
 def _write(

@@ -64,10 +64,10 @@ def llvm_call(b: ir.IRBuilder, name: str, result: ir.Type, arguments: list[ir.Va
     return b.call(ir.Function(b.module, function, name) if found is None else found, arguments)
 
 
-def prefetch(b: ir.IRBuilder, at: ir.Value) -> None:
-    """Into the second-level cache. An address that is not mapped does no harm."""
+def prefetch(b: ir.IRBuilder, at: ir.Value, locality: int = 2) -> None:
+    """Into the second-level cache (locality 3: the first). An address that is not mapped does no harm."""
     line = b.inttoptr(at, i8.as_pointer())
-    llvm_call(b, "llvm.prefetch.p0", ir.VoidType(), [line, *(ir.Constant(i32, value) for value in (0, 2, 1))])
+    llvm_call(b, "llvm.prefetch.p0", ir.VoidType(), [line, *(ir.Constant(i32, value) for value in (0, locality, 1))])
 
 
 @intrinsic

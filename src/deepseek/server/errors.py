@@ -5,7 +5,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
 from deepseek.engine.core import EngineFailure, QueueFull
 from deepseek.errors import DeepseekError
@@ -25,7 +27,8 @@ _KINDS = {
     503: "unavailable_error",
     504: "timeout_error",
 }
-_FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+)*) (?:must|names|cannot|needs?|holds|takes)\b")
+_FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+|\[\d+\])*) (?:must|names|cannot|needs?|holds|takes)\b")
+_ENGINE_NAME = re.compile(r"^structured\b")  # what the API calls structured_outputs
 
 
 class ApiError(HTTPException):
@@ -79,6 +82,18 @@ def as_api_error(error: Exception, *, retry_after: float = 1.0) -> ApiError:
     if isinstance(error, EngineFailure):
         return ApiError(500, "the engine failed to carry out this request; the server's log says why", code="engine")
     if isinstance(error, DeepseekError):
-        field = _FIELD.match(str(error))
-        return ApiError(400, str(error), param=field[1] if field else None)
+        message = _ENGINE_NAME.sub("structured_outputs", str(error))
+        field = _FIELD.match(message)
+        return ApiError(400, message, param=field[1] if field else None)
     return ApiError(500, "the server failed to carry out this request; its log says why", code="internal")
+
+
+def error_response(path: str, error: ApiError) -> Response:
+    """The error in the envelope of the API that this path belongs to."""
+    body = msgspec.json.encode(envelope_of(path)(error))
+    return Response(body, error.status_code, dict(error.headers or {}), "application/json")
+
+
+def error_event(path: str, error: Exception) -> bytes:
+    """The same within a stream that has begun; JSON."""
+    return msgspec.json.encode(envelope_of(path)(as_api_error(error)))

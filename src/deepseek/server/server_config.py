@@ -18,6 +18,7 @@ from deepseek.errors import ConfigError
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
 MODEL, ENGINE, ADDRESS, ACCESS, LIMITS, CHAT = "Model", "Engine", "Address", "Access", "Limits", "Chat"
 AccessLog = Literal["auto", "json", "off"]
+GenerationConfig = Literal["auto", "off"]
 _ENGINE_DEFAULTS = {each.name: each.default for each in fields(EngineConfig)}
 _MOST_FILE_BYTES = 1 << 20
 
@@ -25,6 +26,11 @@ _MOST_FILE_BYTES = 1 << 20
 def _setting(default: Any, panel: str, help: str, *also: str) -> Any:
     """also: further spellings on the command line, such as llama.cpp's."""
     return field(default=default, metadata={"panel": panel, "help": help, "also": also})
+
+
+def _secret(default: Any, panel: str, help: str) -> Any:
+    """A setting that is never printed."""
+    return field(default=default, repr=False, metadata={"panel": panel, "help": help, "also": ()})
 
 
 def _engine(name: str, help: str, *also: str) -> Any:
@@ -42,6 +48,9 @@ class ServerConfig:
         (), MODEL, "Name in the API instead of the model's own; several times for several names."
     )
     chat_template: str | None = _setting(None, CHAT, "A file with a chat template, used instead of the model's own.")
+    generation_config: GenerationConfig = _setting(
+        "auto", CHAT, "Sampling where a request says nothing: as the model's makers recommend, or `off`."
+    )
     reasoning_parser: str | None = _setting(None, CHAT, "How to find reasoning in answers; `none`: do not look.")
     tool_call_parser: str | None = _setting(None, CHAT, "How to find tool calls in answers; `none`: do not look.")
 
@@ -67,7 +76,7 @@ class ServerConfig:
     ssl_certfile: str | None = _setting(None, ADDRESS, "Certificate in PEM.")
     studio: bool = _setting(True, ADDRESS, "Serve the web page at /.")
 
-    api_key: tuple[str, ...] = _setting((), ACCESS, "Key that clients must give; several times for several keys.")
+    api_key: tuple[str, ...] = _secret((), ACCESS, "Key that clients must give; several times for several keys.")
     api_key_file: str | None = _setting(None, ACCESS, "YAML file of keys with names, quotas and rate limits.")
     allowed_hosts: tuple[str, ...] = _setting((), ACCESS, "Further names in the Host header; * for any.")
     allowed_origins: tuple[str, ...] = _setting((), ACCESS, "Other web pages that may use the API; * for any.")

@@ -41,15 +41,8 @@ class ChatLogprobs(_Answer):
     refusal: None = None
 
 
-class TokenExperts(_Answer):
-    """Of the computation whose input was token number `token` of the answer; negative: of the prompt, from its end.
-
-    experts, weights: for each layer with experts, the best first.
-    """
-
-    token: int
-    experts: list[list[int]]
-    weights: list[list[float]]
+TokenExperts = list[list[Any]]
+"""Of the computation that chose one token: for each layer with experts, [[expert ids, best first], [weights]]."""
 
 
 class CalledFunction(msgspec.Struct, omit_defaults=True):
@@ -77,6 +70,7 @@ class ChatChunkChoice(msgspec.Struct):
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChunk(msgspec.Struct):
@@ -113,6 +107,7 @@ class ChatChoice(msgspec.Struct):
     logprobs: ChatLogprobs | None
     finish_reason: str
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(_Answer):
@@ -132,6 +127,12 @@ class CompletionLogprobs(_Answer):
     top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
+    def extend(self, more: "CompletionLogprobs") -> None:
+        self.tokens += more.tokens
+        self.token_logprobs += more.token_logprobs
+        self.top_logprobs += more.top_logprobs
+        self.text_offset += more.text_offset
+
 
 class CompletionChoice(msgspec.Struct):
     index: int
@@ -139,6 +140,7 @@ class CompletionChoice(msgspec.Struct):
     logprobs: CompletionLogprobs | None = None
     finish_reason: str | None = None
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Completion(msgspec.Struct):
