@@ -17,6 +17,14 @@ from pathlib import Path
 from filelock import FileLock
 
 VARIABLE = "DEEPSEEK_CHROMIUM"
+# Everything Chromium would like to tell its makers is off: on a machine without a network it waits for them.
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 _ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _APPLICATIONS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",

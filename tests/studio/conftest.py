@@ -5,17 +5,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from chromium import find_chromium
+from chromium import ARGUMENTS, find_chromium
 from fake_server import FakeServer, FakeState, dense_model, moe_model
-
-# Everything Chromium would like to tell its makers is off: on a machine without a network it waits for them.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-]
 
 
 @pytest.fixture(scope="session")

@@ -171,21 +171,31 @@ class Handler(BaseHTTPRequestHandler):
         return next(model for model in self.server.state.models if model["id"] == body["model"])
 
     def completion(self, body: dict[str, Any]) -> None:
+        if body.get("stream"):
+            self.text(body)
+            return
         routed = [routing(word, self.model_of(body)) for word in pieces_of(body["prompt"])]
         self.reply_json(
             {"choices": [{"index": 0, "text": "", "finish_reason": "length", "prompt_routed_experts": routed}]}
         )
 
+    def text(self, body: dict[str, Any]) -> None:
+        self.begin_stream()
+        for word in (" so", " on"):
+            logprobs = {"tokens": [word], "token_logprobs": [-0.5], "top_logprobs": None, "text_offset": [0]}
+            routed = [routing(word, self.model_of(body))]
+            self.event({"choices": [{"index": 0, "text": word, "logprobs": logprobs, "routed_experts": routed}]})
+        self.end_stream()
+
     def chat(self, body: dict[str, Any]) -> None:
         question = next(message["content"] for message in reversed(body["messages"]) if message["role"] == "user")
         if question == "refuse":
             return self.refuse(400, "temperature must be at most 2", "temperature")
+        if self.model_of(body)["id"] == "fake-base":
+            return self.refuse(400, "this model has no chat template", "messages")
         if question == "hold" and self.server.holding.is_set():
             question = "held"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.begin_stream()
         try:
             self.stream(body, question)
         except (BrokenPipeError, ConnectionResetError):
@@ -227,6 +237,15 @@ class Handler(BaseHTTPRequestHandler):
             "prompt_tokens_details": details,
         }
         self.event({"choices": [], "usage": usage})
+        self.end_stream()
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def end_stream(self) -> None:
         self.part(b": a comment\r\n\r\ndata: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from fake_server import ACTIVE, EXPERTS, FakeServer, FakeState, dense_model, routing
+from fake_server import ACTIVE, EXPERTS, FakeServer, FakeState, dense_model, moe_model, routing
 
 
 @pytest.fixture
@@ -79,6 +79,15 @@ def test_kinds_of_text_are_compared(experts: Page, server: FakeServer) -> None:
     assert all(body["routed_experts"] == "all" and body["max_tokens"] == 1 for body in asked)
     rows.first.get_by_role("button").first.click()
     expect(experts.get_by_text("with expert")).to_be_visible()
+
+
+def test_a_model_without_a_chat_template_goes_on_with_the_text(page: Page) -> None:
+    with FakeServer(FakeState([moe_model("fake-base")])) as server:
+        page.goto(f"{server.url}#/experts")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.get_by_text("2 tokens counted")).to_be_visible()
+        expect(page.locator(".expert-token")).to_have_text([" so", " on"])
+        assert server.state.requests[-1][1]["prompt"].startswith("Tell me")
 
 
 def test_a_dense_model_says_so_and_offers_another(page: Page) -> None:

@@ -6,6 +6,7 @@ import { heatScale } from "./colour_scale.js";
 
 const FADE = 700; // milliseconds for which a cell stays lit
 const AXIS = 18; // pixels below the grid
+const TALL = 420; // pixels of a grid at most, where its cells can be so small
 
 export class HeatGrid {
   #lit = null;
@@ -61,8 +62,9 @@ export class HeatGrid {
 
   #layout() {
     const room = Math.max(120, this.element.clientWidth - this.labelWidth);
-    const width = Math.max(this.square ? 3 : 5, Math.min(this.widest, room / this.columns));
-    const height = this.square ? width : Math.max(7, Math.min(this.tallest, 420 / this.rows));
+    const most = this.square ? Math.min(this.widest, TALL / this.rows) : this.widest;
+    const width = Math.max(this.square ? 3 : 5, Math.min(most, room / this.columns));
+    const height = this.square ? width : Math.max(7, Math.min(this.tallest, TALL / this.rows));
     return { width, height, gap: width > 6 && height > 6 ? 1 : 0 };
   }
 

@@ -1,7 +1,8 @@
 // One watched generation: its tokens, each with its experts, and their counts, as they come.
 
 import { Emitter } from "../emitter.js";
-import { streamChat } from "../api/generation.js";
+import { ApiError } from "../api/server.js";
+import { streamChat, streamText } from "../api/generation.js";
 import { ExpertCounts } from "./statistics.js";
 
 export class ExpertRun {
@@ -23,17 +24,25 @@ export class ExpertRun {
   async start(model, prompt, maxTokens) {
     this.controller = new AbortController();
     this.running = true;
-    const body = {
-      model, messages: [{ role: "user", content: prompt }], max_tokens: maxTokens, stream: true, logprobs: true, routed_experts: true,
-      stream_options: { include_usage: true },
-    };
+    const { signal } = this.controller;
+    const common = { model, max_tokens: maxTokens, stream: true, routed_experts: true };
+    const chat = () => streamChat({ ...common, messages: [{ role: "user", content: prompt }], logprobs: true }, signal);
+    const text = () => streamText({ ...common, prompt, logprobs: 0 }, signal);
     try {
-      for await (const piece of streamChat(body, this.controller.signal)) this.#add(piece);
+      await this.#follow(chat()).catch((error) => {
+        // A base model has no chat template: it goes on with the text instead.
+        if (error instanceof ApiError && error.status === 400 && !this.tokens.length) return this.#follow(text());
+        throw error;
+      });
     } catch (error) {
       if (error.name !== "AbortError") this.error = error;
     }
     this.running = false;
     this.events.emit("end");
+  }
+
+  async #follow(pieces) {
+    for await (const piece of pieces) this.#add(piece);
   }
 
   #add({ tokens, routing }) {
