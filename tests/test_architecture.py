@@ -18,8 +18,9 @@ LAYERS = [
     {"checkpoint", "tokenizer"},
     {"kernels"},
     {"engine"},  # below models, so that it cannot import PyTorch
+    {"server"},  # beside models, of which it needs nothing
     {"models"},
-    {"profiler"},
+    {"profiler", "client"},
     {"cli"},
 ]
 NEEDS_TORCH = {"models"}

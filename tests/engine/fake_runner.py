@@ -98,6 +98,7 @@ class FakeRunner:
         )
         self.n_blocks, self.block_size = n_blocks, block_size
         self.max_tokens_per_step, self.max_sequences = max_tokens, max_sequences
+        self.nbytes_a_block = self.weight_bytes = 0
         self.kv: list[list[tuple[int, bool] | None]] = [[None] * block_size for _ in range(n_blocks)]
         self.batches: list[tuple[int, ...]] = []  # tokens computed by each chunk of each run
         self.steps: list[int] = []

@@ -17,6 +17,7 @@ from deepseek.cli.models import models
 from deepseek.cli.pack import pack
 from deepseek.cli.perplexity import perplexity
 from deepseek.cli.pull import pull
+from deepseek.cli.serve import serve
 from deepseek.cli.verify import verify
 from deepseek.errors import DeepseekError
 
@@ -48,6 +49,7 @@ def _options(
 
 app.command()(chat)
 app.command()(generate)
+app.command()(serve)
 app.command()(info)
 app.command()(models)
 app.command()(pull)

@@ -72,6 +72,17 @@ class Runner(Protocol):
     n_blocks: int
     max_tokens_per_step: int
     max_sequences: int
+
+    @property
+    def nbytes_a_block(self) -> int:
+        """KV of a block, all layers."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the packed store, mapped into memory."""
+        ...
+
     routing: "RoutingRecord | None"
     """Turned on, it holds which experts the rows of the last step used; None for a model without experts."""
 

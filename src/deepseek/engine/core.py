@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deepseek.engine.advance import advance
@@ -24,6 +25,24 @@ class EngineFailure(RuntimeError):
 
 class QueueFull(GenerationError):
     """Too many requests wait. Try again when some have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """running, waiting: sequences. used_blocks: of total_blocks those that sequences hold; cached_blocks: those that
+    can be found again although none holds them. block_tokens, block_bytes: of one block. weight_bytes: of the model.
+    broken: the engine has stopped after an error.
+    """
+
+    running: int
+    waiting: int
+    used_blocks: int
+    cached_blocks: int
+    total_blocks: int
+    block_tokens: int
+    block_bytes: int
+    weight_bytes: int
+    broken: bool
 
 
 class EngineCore:
@@ -84,6 +103,21 @@ class EngineCore:
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def load(self) -> EngineLoad:
+        """A glance without waiting for the step that runs, so that figures may be of different moments."""
+        scheduler, pool = self._scheduler, self._scheduler.blocks.pool
+        return EngineLoad(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(self._arrived),
+            used_blocks=pool.n_blocks - pool.n_free,
+            cached_blocks=pool.n_cached,
+            total_blocks=pool.n_blocks,
+            block_tokens=scheduler.blocks.block_size,
+            block_bytes=self._runner.nbytes_a_block,
+            weight_bytes=self._runner.weight_bytes,
+            broken=self._broken is not None,
+        )
 
     @property
     def n_requests(self) -> int:

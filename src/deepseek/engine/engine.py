@@ -15,7 +15,7 @@ from deepseek.engine import prompts as given
 from deepseek.engine.answer_text import AnswerText
 from deepseek.engine.batch import LOGIT_ROWS, Runner
 from deepseek.engine.block_pool import root_key
-from deepseek.engine.core import EngineCore, QueueFull
+from deepseek.engine.core import EngineCore, EngineLoad, QueueFull
 from deepseek.engine.engine_config import EngineConfig
 from deepseek.engine.fold import GenerationFold
 from deepseek.engine.kv_blocks import KVBlocks
@@ -122,11 +122,19 @@ class Engine:
 
     def stream_async(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> AsyncTokenStream:
         """The same for `async for`, called in a running event loop; encodes the prompt in this thread, at once."""
+        return self.start(self.prepare(prompt, params, **fields))
+
+    def prepare(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> Request:
+        """For `start`: everything that may take long, such as encoding text and compiling grammars; in any thread."""
+        return self._request(prompt, *given.settle(params, fields), None)
+
+    def start(self, request: Request) -> AsyncTokenStream:
+        """The tokens of a request from `prepare` for `async for`, called in a running event loop. Takes no time."""
         loop = asyncio.get_running_loop()
         mailbox = self._loops.get(loop)
         if mailbox is None:
             mailbox = self._loops[loop] = LoopMailbox(loop)
-        request = self._request(prompt, *given.settle(params, fields), mailbox)
+        request.mailbox = mailbox
         events = mailbox.open(request)
         try:
             self._core.submit(request)
@@ -166,6 +174,15 @@ class Engine:
         record = self._routing
         return {} if record is None else {layer: record.totals[at].copy() for at, layer in enumerate(record.layers)}
 
+    def load(self) -> EngineLoad:
+        """What the engine has to do at this moment; from any thread."""
+        return self._core.load()
+
+    @property
+    def expert_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers with experts."""
+        return () if self._routing is None else self._routing.layers
+
     def close(self) -> None:
         """Abort what runs, end the thread, free the memory. Closing twice is fine."""
         self._close()
@@ -177,7 +194,7 @@ class Engine:
         self.close()
 
     def _request(
-        self, prompt: Any, params: "SamplingParams", options: RequestOptions, mailbox: "Mailbox", index: int = 0
+        self, prompt: Any, params: "SamplingParams", options: RequestOptions, mailbox: "Mailbox | None", index: int = 0
     ) -> Request:
         ids = given.prompt_ids(prompt, self.tokenizer)
         given.check_prompt(ids, self.model_config.vocab_size, self.max_model_len)

@@ -29,10 +29,10 @@ class LoopMailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._queues: dict[Request, asyncio.Queue[TokenEvent | Exception]] = {}
+        self._queues: dict[Request, asyncio.Queue[TokenEvent | Exception | None]] = {}
 
-    def open(self, request: Request) -> "asyncio.Queue[TokenEvent | Exception]":
-        """The queue on which what comes of this request arrives."""
+    def open(self, request: Request) -> "asyncio.Queue[TokenEvent | Exception | None]":
+        """The queue on which what comes of this request arrives; None on it means nothing."""
         self._queues[request] = asyncio.Queue()
         return self._queues[request]
 

@@ -107,6 +107,10 @@ class CpuRunner:
         """Memory set aside beside the weights: KV, buffers and tables."""
         return self._memory.nbytes
 
+    @property
+    def weight_bytes(self) -> int:
+        return int(self.store.data.nbytes)
+
     def run(self, batch: Batch) -> StepOutput:
         recorded = self.routing is not None and self.routing.is_on
         every_row = batch.hidden or recorded or self._states is not None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleRouting:
     """layers: numbers of the layers with experts. experts (tokens, layers, k) int32, the best first; weights the same
-    in float32. tokens: prompt and answer but the last, which nothing was computed for.
+    in float32. tokens: those asked for, at most prompt and answer but the last, which nothing was computed for.
     """
 
     layers: tuple[int, ...]
@@ -40,13 +40,23 @@ class RoutingPieces:
         other._pieces = list(self._pieces)
         return other
 
-    def joined(self, tokens: int) -> SampleRouting:
-        shape = (tokens, *self._pieces[0][1].shape[::2]) if self._pieces else (0, len(self._layers), 0)
+    def between(self, start: int, end: int) -> SampleRouting:
+        """Of tokens [start, end), all of them computed. The newest pieces are looked at first, and only as needed."""
+        pieces = self._pieces
+        shape = (end - start, *pieces[0][1].shape[::2]) if pieces else (0, len(self._layers), 0)
         experts, weights = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
-        for start, some_experts, some_weights in self._pieces:
-            end = min(start + some_experts.shape[1], tokens)
-            experts[start:end] = some_experts[:, : end - start].transpose(1, 0, 2)
-            weights[start:end] = some_weights[:, : end - start].transpose(1, 0, 2)
+        missing = np.ones(shape[0], bool)
+        for place, some_experts, some_weights in reversed(pieces):
+            first, last = max(place, start), min(place + some_experts.shape[1], end)
+            if first >= last:
+                continue
+            fresh = np.flatnonzero(missing[first - start : last - start])
+            rows, columns = fresh + first - start, fresh + first - place
+            experts[rows] = some_experts[:, columns].transpose(1, 0, 2)
+            weights[rows] = some_weights[:, columns].transpose(1, 0, 2)
+            missing[rows] = False
+            if not missing.any():
+                break
         return SampleRouting(layers=self._layers, experts=experts, weights=weights)
 
 
@@ -72,6 +82,8 @@ def gather(batch: "Batch", record: "RoutingRecord") -> None:
         row += chunk.count
 
 
-def routing_of(sequence: "Sequence") -> SampleRouting | None:
-    """Of everything computed until now, None where it was not asked for."""
-    return None if sequence.routing is None else sequence.routing.joined(len(sequence.token_ids) - 1)
+def routing_of(sequence: "Sequence", start: int = 0, end: int | None = None) -> SampleRouting | None:
+    """Of tokens [start, end); end None: of all computed until now. None where it was not asked for."""
+    if sequence.routing is None:
+        return None
+    return sequence.routing.between(start, len(sequence.token_ids) - 1 if end is None else end)

@@ -36,9 +36,12 @@ class _Stream:
         """For prompt tokens from the second on, complete when the first event has come; None unless asked for."""
         return None if self._request.params.prompt_logprobs is None else self._request.prompt_logprobs
 
-    def routing(self, sample: int = 0) -> SampleRouting | None:
-        """Which experts the tokens of a sample used; complete after its last event. None unless asked for."""
-        return routing_of(self._request.sequences[sample])
+    def routing(self, sample: int = 0, start: int = 0, end: int | None = None) -> SampleRouting | None:
+        """Which experts tokens [start, end) of prompt and answer used; end None: all that were computed.
+
+        Known for all tokens before the newest one that an event told. None unless asked for.
+        """
+        return routing_of(self._request.sequences[sample], start, end)
 
     def _passed(self, event: TokenEvent | Exception) -> TokenEvent:
         if isinstance(event, Exception):
@@ -93,7 +96,7 @@ class AsyncTokenStream(_Stream):
         self,
         request: "Request",
         mailbox: LoopMailbox,
-        events: "asyncio.Queue[TokenEvent | Exception]",
+        events: "asyncio.Queue[TokenEvent | Exception | None]",
         abort: Callable[[str], None],
     ) -> None:
         super().__init__(request, abort)
@@ -107,13 +110,46 @@ class AsyncTokenStream(_Stream):
         if not self._open_samples:
             raise StopAsyncIteration
         try:
-            return self._passed(await self._events.get())
+            event = None
+            while event is None:
+                event = await self._events.get()
+            return self._passed(event)
         except asyncio.CancelledError:
             self._leave()
             raise
         finally:
             if not self._open_samples:
                 self._mailbox.shut(self._request)
+
+    async def take(self) -> list[TokenEvent]:
+        """All events that have come, waiting for the first: mostly those of one step. Raises what ended the request.
+
+        Empty when all samples have ended, or when `nudge` was called while nothing had come.
+        """
+        taken: list[TokenEvent] = []
+        if not self._open_samples:
+            return taken
+        try:
+            event = await self._events.get()
+            while True:
+                if isinstance(event, Exception) and taken:
+                    self._events.put_nowait(event)  # first what came before it
+                    return taken
+                if event is not None:
+                    taken.append(self._passed(event))
+                if self._events.empty():
+                    return taken
+                event = self._events.get_nowait()
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        finally:
+            if not self._open_samples:
+                self._mailbox.shut(self._request)
+
+    def nudge(self) -> None:
+        """Let a waiting `take` return; in the loop's thread."""
+        self._events.put_nowait(None)
 
     async def aclose(self) -> None:
         """Stop early."""

@@ -1,0 +1,145 @@
+"""`deepseek serve`: the API and the studio."""
+
+import inspect
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.markup import escape
+
+from deepseek.cli import options
+from deepseek.cli.console import err, progress_bars
+from deepseek.server.server_config import SETTING_TYPES, ServerConfig
+
+if TYPE_CHECKING:
+    from dataclasses import Field
+
+    from deepseek.server.service import Service
+
+_CONFIG = "config"
+DESCRIPTION = """Serve a model: OpenAI's API and a web page, in one process.
+
+    Examples:
+
+        deepseek serve
+
+        deepseek serve deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --port 9000 --max-num-seqs 8
+
+        deepseek serve model.gguf --config server.yaml --api-key-file keys.yaml
+
+    Each setting may also stand in the environment (DEEPSEEK_PORT=9000) or in the file of --config (`port: 9000`); the
+    command line comes before the environment, the environment before the file.
+    """
+
+
+def serve(**given: Any) -> None:
+    file = given.pop(_CONFIG)
+    named = given.pop("name")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    if named is not None:
+        if given["model"] is not None:
+            raise typer.BadParameter("give the model once: as MODEL or with --model")
+        values["model"] = named
+    config = ServerConfig.of({name: value for name, value in values.items() if value is not None}, file=file)
+    run(config)
+
+
+def run(config: ServerConfig) -> None:
+    """Load the model and serve until a signal comes."""
+    from deepseek.engine.engine import Engine
+    from deepseek.hub import DEFAULT_MODEL, resolve
+    from deepseek.server.app import build_app
+    from deepseek.server.generation_defaults import recommended
+    from deepseek.server.run import Server
+
+    wanted = config.model or DEFAULT_MODEL
+    if config.access_log == "auto":
+        config = replace(config, access_log="off" if sys.stderr.isatty() else "json")
+    with progress_bars() as report:
+        path = resolve(wanted, revision=config.revision, report=report).path
+        engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
+    sampling = recommended(path) if config.generation_config == "auto" else {}
+    app = build_app(config, engine, short_name(wanted), sampling)
+    Server(app, config, lambda address: _tell(app.state.service, address)).run()
+
+
+def short_name(wanted: str) -> str:
+    """What a model is called in the API: its catalog name, its name on the hub, or that of its folder or file."""
+    from deepseek.hub.catalog import entries
+
+    for entry in entries():
+        unpinned = {source.partition("==")[0] for source in entry.sources}
+        if wanted in {entry.name, *entry.sources, *unpinned}:
+            return entry.name
+    return Path(wanted).name if Path(wanted).exists() else wanted
+
+
+def _tell(service: "Service", address: str) -> None:
+    rows = {
+        "model": ", ".join(service.model_names),
+        "API": f"{address}/v1",
+        "studio": f"{address}/" if service.config.studio else "off",
+        "keys": "needed" if service.config.api_key or service.config.api_key_file else "none needed",
+    }
+    for name, value in rows.items():
+        err.print(f"[dim]{name:>7}[/]  {escape(value)}", soft_wrap=True)
+    err.print("[dim]Ctrl-C ends it.[/]")
+
+
+def _signature() -> inspect.Signature:
+    """MODEL, --config, then an option for each setting."""
+    parameters = [
+        _parameter("name", options.ModelName),
+        _parameter(_CONFIG, Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]),
+    ]
+    for each in fields(ServerConfig):
+        kind = SETTING_TYPES[each.name]
+        option = typer.Option(
+            *_spellings(each.name, kind, each.metadata["also"]),
+            help=_help(each),
+            rich_help_panel=each.metadata["panel"],
+            show_default=False,
+            metavar=_metavar(kind),
+        )
+        parameters.append(_parameter(each.name, Annotated[_plain_type(kind), option]))
+    return inspect.Signature(parameters)
+
+
+def _parameter(name: str, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _spellings(name: str, kind: Any, also: tuple[str, ...]) -> list[str]:
+    flag = name.replace("_", "-")
+    return [f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}", *also]
+
+
+def _plain_type(kind: Any) -> Any:
+    """What Typer parses: texts for choices, which ServerConfig checks; None where nothing was given."""
+    if get_origin(kind) is tuple:
+        return list[str] | None
+    if get_origin(kind) is Literal:
+        return str | None
+    bare = next((option for option in get_args(kind) if option is not type(None)), kind)
+    return bare | None
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return None
+
+
+def _help(setting: "Field[Any]") -> str:
+    """Typer sees no defaults, because only ServerConfig has them."""
+    default = setting.default
+    if default in (None, (), ""):
+        return str(setting.metadata["help"])
+    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
+    return f"{setting.metadata['help']} [dim]\\[{shown}][/]"
+
+
+serve.__signature__ = _signature()  # type: ignore[attr-defined]
+serve.__doc__ = DESCRIPTION

@@ -1,0 +1,1 @@
+"""Who may use the server, how much, from where, and what is written down about it."""

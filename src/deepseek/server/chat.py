@@ -1,0 +1,222 @@
+"""A chat, whatever API it came by: from messages to a prompt, from an answer's text to reasoning, content and calls."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from deepseek.errors import GenerationError
+from deepseek.sampling import SamplingParams, StructuredOutput
+from deepseek.server import forced_calls, reasoning, tool_prompt
+from deepseek.server.chat_messages import for_template
+from deepseek.server.generation import Answer, Delta, Wish, begin
+from deepseek.server.parsing import Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
+
+if TYPE_CHECKING:
+    from deepseek.server.service import Service
+
+_INTERNAL = frozenset((
+    "messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "limits", "trust_content",
+    "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
+    "raise_exception", "strftime_now", "dict", "namespace", "range", "cycler", "joiner",
+))  # fmt: skip
+_TAIL = 100  # tokens at a prompt's end that show whether reasoning has begun
+
+
+class Parser(Protocol):
+    """`deepseek.server.parsing.OutputParser`, or one for calls that must come."""
+
+    def feed(self, text: str) -> list[Piece]: ...
+    def finish(self) -> list[Piece]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatTask:
+    """What to say next in a chat.
+
+    sampling: without what structured, tools and thinking_budget add. tools: `{"type": "function", "function": {name,
+    description, parameters}}` each. tool_choice: one of these words, or the name of a function. template_values: what
+    the chat template may read besides, such as enable_thinking. thinking_budget: tokens of reasoning at most.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    sampling: SamplingParams
+    wish: Wish
+    structured: StructuredOutput | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Literal["auto", "none", "required"] | str = "auto"
+    parallel_tool_calls: bool = True
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    template_values: Mapping[str, Any] = field(default_factory=dict)
+    thinking_budget: int | None = None
+
+    @property
+    def offered(self) -> Sequence[Mapping[str, Any]]:
+        """The tools that the model is told of."""
+        return () if self.tool_choice == "none" else self.tools
+
+    @property
+    def forced(self) -> StructuredOutput | None:
+        """The form of the calls that must come."""
+        functions = [tool["function"] for tool in self.offered]
+        if not functions or self.tool_choice == "auto":
+            return None
+        if self.tool_choice == "required":
+            return forced_calls.schema_of_calls(functions, several=self.parallel_tool_calls)
+        named = next((one for one in functions if one["name"] == self.tool_choice), None)
+        if named is None:
+            raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is none of tools")
+        return forced_calls.schema_of_arguments(named)
+
+
+@dataclass(slots=True)
+class Said:
+    """What one sample said in one step. delta: the tokens behind it.
+
+    finish_reason: "stop", "length" or "tool_calls", on the last of a sample.
+    """
+
+    delta: Delta
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    finish_reason: str | None = None
+
+
+class ChatAnswer:
+    """The samples of a chat's answer as they come. reasoning_tokens: until now; None where no reasoning is looked for.
+
+    A function of calls is complete when the answer is; a sample's pieces of calls come in order.
+    """
+
+    def __init__(self, answer: Answer, parsers: Sequence[Parser], *, reasons: bool, one_call: bool) -> None:
+        self.answer = answer
+        self.reasoning_tokens = 0 if reasons else None
+        self._parsers = parsers
+        self._one_call = one_call
+        self._called = [False] * len(parsers)
+
+    async def steps(self) -> AsyncGenerator[list[Said], None]:
+        """As `Answer.steps`."""
+        async with aclosing(self.answer.steps()) as steps:
+            async for deltas in steps:
+                yield [self._said(delta) for delta in deltas]
+
+    def _said(self, delta: Delta) -> Said:
+        parser = self._parsers[delta.sample]
+        pieces = parser.feed(delta.text)
+        if delta.finish_reason is not None:
+            pieces = [*pieces, *parser.finish()]
+        said = Said(delta, finish_reason=delta.finish_reason)
+        for piece in pieces:
+            said.content += piece.content
+            said.reasoning += piece.reasoning
+            if piece.tool_call is not None and not (self._one_call and piece.tool_call.index > 0):
+                said.tool_calls.append(piece.tool_call)
+        if said.tool_calls:
+            self._called[delta.sample] = True
+        if said.finish_reason == "stop" and self._called[delta.sample]:
+            said.finish_reason = "tool_calls"
+        if self.reasoning_tokens is not None and said.reasoning and not said.content:
+            self.reasoning_tokens += len(delta.token_ids)
+        return said
+
+
+async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
+    """Queue a chat. Raises what is wrong with it."""
+    names = service.parsers
+    forced = task.forced
+    if forced is not None and task.structured is not None:
+        raise GenerationError("response_format cannot be used with a tool_choice that makes the answer a call")
+    if task.thinking_budget is not None and names.reasoning is None:
+        raise GenerationError("thinking_budget needs a model that reasons, or --reasoning-parser")
+    is_open = False
+
+    def make() -> tuple[list[int], SamplingParams]:
+        nonlocal is_open
+        ids = chat_prompt(service, task)
+        is_open = names.reasoning is not None and _is_thinking(service, task, ids)
+        return ids, _sampling(service, task, forced or task.structured, is_open=is_open)
+
+    slow = forced is not None or task.structured is not None
+    answer = await begin(service, make, task.wish, slow=slow)
+    parsers = [_parser(service, task, is_open=is_open) for _ in range(task.sampling.n)]
+    return ChatAnswer(
+        answer, parsers, reasons=names.reasoning is not None, one_call=not task.parallel_tool_calls
+    )  # fmt: skip
+
+
+def chat_prompt(service: "Service", task: ChatTask) -> list[int]:
+    """The prompt's ids. Raises TokenizerError or GenerationError for what the template does not take."""
+    forbidden = sorted(_INTERNAL & task.template_values.keys())
+    if forbidden:
+        raise GenerationError(f"chat_template_kwargs cannot set {forbidden[0]!r}, which belongs to the server")
+    template = service.template_text
+    messages, tools = for_template(task.messages, task.offered, chat_template=template)
+    if not tool_prompt.knows_tools(template):
+        messages = tool_prompt.with_tools(messages, tools) if tools else tool_prompt.without_calls(messages)
+        tools = None
+    return service.tokenizer.encode_chat(
+        messages,
+        tools=tools,
+        add_generation_prompt=task.add_generation_prompt,
+        continue_final_message=task.continue_final_message,
+        chat_template=service.chat_template,
+        **task.template_values,
+    )
+
+
+def _is_thinking(service: "Service", task: ChatTask, ids: list[int]) -> bool:
+    continued = ""
+    if task.continue_final_message:
+        content = task.messages[-1].get("content")
+        continued = content if isinstance(content, str) else ""
+    return thinking_open(service.tokenizer.decode(ids[-_TAIL:]), continued)
+
+
+def _sampling(
+    service: "Service", task: ChatTask, structured: StructuredOutput | None, *, is_open: bool
+) -> SamplingParams:
+    changes: dict[str, Any] = {}
+    if structured is not None:
+        changes["structured"] = reasoning.after_reasoning(structured) if is_open else structured
+    if task.thinking_budget is not None:
+        changes["logits_processors"] = (
+            reasoning.budget_processor(service.tokenizer, task.thinking_budget, is_open=is_open),
+        )
+    return replace(task.sampling, **changes) if changes else task.sampling
+
+
+def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
+    names = service.parsers
+    if not task.offered:
+        return make_parser(names.reasoning, None, thinking_open=is_open)
+    if task.tool_choice == "auto":
+        return make_parser(names.reasoning, names.tools, thinking_open=is_open, declared=task.offered)
+    calls: Parser = (
+        forced_calls.CallsParser(new_call_id)
+        if task.tool_choice == "required"
+        else forced_calls.ArgumentsParser(task.tool_choice, new_call_id)
+    )
+    return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
+
+
+class _AfterReasoning:
+    """Reasoning by one parser, what follows it by another."""
+
+    def __init__(self, first: Parser, then: Parser) -> None:
+        self._first = first
+        self._then = then
+
+    def feed(self, text: str) -> list[Piece]:
+        return self._passed_on(self._first.feed(text))
+
+    def finish(self) -> list[Piece]:
+        return [*self._passed_on(self._first.finish()), *self._then.finish()]
+
+    def _passed_on(self, pieces: list[Piece]) -> list[Piece]:
+        told = []
+        for piece in pieces:
+            told += self._then.feed(piece.content.lstrip("\n")) if piece.content else [piece]
+        return told

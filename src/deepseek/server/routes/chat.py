@@ -1,0 +1,196 @@
+"""POST /v1/chat/completions."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deepseek.errors import GenerationError
+from deepseek.server import sse
+from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
+from deepseek.server.errors import error_event
+from deepseek.server.generation import Wish
+from deepseek.server.parsing import ToolCallPiece
+from deepseek.server.protocol import answers as out
+from deepseek.server.protocol.chat import ChatCompletionRequest, NamedToolChoice
+from deepseek.server.routes.shared import json_response, new_router, serving, usage_of, wish_of
+from deepseek.server.service import Service, new_id
+from deepseek.server.token_views import experts_of
+
+PATH = "/v1/chat/completions"
+router = new_router("chat")
+
+
+@router.post(PATH)
+async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
+    """Answer a chat, whole or as a stream of server-sent events."""
+    service = serving(request)
+    model = service.check_model(body.model)
+    answer_id = new_id("chatcmpl", body.request_id)
+    task = _task(service, body, wish_of(request, body, answer_id))
+    telling = _Telling(service, body, model, answer_id)
+    if body.stream:
+        return sse.EventStream(telling.chunks(await begin_chat(service, task)))
+
+    async def complete() -> Response:
+        return await telling.whole(await begin_chat(service, task))
+
+    return await sse.whole(request, complete())
+
+
+def _task(service: Service, body: ChatCompletionRequest, wish: Wish) -> ChatTask:
+    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
+    more: dict[str, Any] = {"max_tokens": service.engine.max_model_len if most is None else most}
+    if body.logprobs:
+        more["logprobs"] = body.top_logprobs or 0
+    choice = body.tool_choice
+    return ChatTask(
+        messages=[message.model_dump(exclude_none=True) for message in body.messages],
+        sampling=body.sampling(service.chat_defaults, **more),
+        structured=body.structured(),
+        tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
+        tool_choice=choice.function.name if isinstance(choice, NamedToolChoice) else choice or "auto",
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        template_values=_template_values(service, body),
+        thinking_budget=body.thinking_budget,
+        wish=wish,
+    )
+
+
+def _template_values(service: Service, body: ChatCompletionRequest) -> dict[str, Any]:
+    values = dict(body.chat_template_kwargs or {})
+    effort, template = body.reasoning_effort, service.template_text
+    if effort is None:
+        return values
+    switches = [name for name in ("enable_thinking", "thinking") if name in template]
+    if "reasoning_effort" in template:
+        values["reasoning_effort"] = effort
+    elif effort == "none" and switches:
+        values |= dict.fromkeys(switches, False)
+    else:
+        raise GenerationError("reasoning_effort cannot be set: this model's chat template does not read it")
+    return values
+
+
+class _Telling:
+    """How one request is answered."""
+
+    def __init__(self, service: Service, body: ChatCompletionRequest, model: str, answer_id: str) -> None:
+        self._service = service
+        self._body = body
+        self._model = model
+        self._id = answer_id
+        self._created = int(time.time())
+
+    async def whole(self, answer: ChatAnswer) -> Response:
+        choices = [_ChoiceFold(index) for index in range(answer.answer.params.n)]
+        async with aclosing(answer.steps()) as steps:
+            async for step in steps:
+                for said in step:
+                    choices[said.delta.sample].add(self._choice(said))
+        usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
+        told = [choice.told() for choice in choices]
+        return json_response(out.ChatCompletion(self._id, self._created, self._model, told, usage))
+
+    async def chunks(self, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
+        """One piece for each step."""
+        chunk = out.ChatChunk(self._id, self._created, self._model, [])
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            chunk.usage = None
+        try:
+            async with aclosing(answer.steps()) as steps:
+                chunk.choices = [
+                    out.ChatChunkChoice(index, out.ChatDelta(role="assistant", content=""))
+                    for index in range(answer.answer.params.n)
+                ]
+                yield sse.event(out.encode(chunk))
+                async for step in steps:
+                    if not step:
+                        yield sse.KEEP_ALIVE
+                        continue
+                    chunk.choices = [self._choice(said) for said in step]
+                    if options is not None and options.continuous_usage_stats:
+                        chunk.usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
+                    yield sse.event(out.encode(chunk))
+            if options is not None and options.include_usage:
+                chunk.choices = []
+                chunk.usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
+                yield sse.event(out.encode(chunk))
+        except Exception as error:  # noqa: BLE001  the stream has begun: whatever it is, it is told there
+            yield sse.event(error_event(PATH, error))
+        yield sse.DONE
+
+    def _choice(self, said: Said) -> out.ChatChunkChoice:
+        delta = out.ChatDelta(content=said.content or None)
+        if said.reasoning and self._body.include_reasoning:
+            delta.reasoning_content = said.reasoning
+        if said.tool_calls:
+            delta.tool_calls = [_call_delta(call) for call in said.tool_calls]
+        choice = out.ChatChunkChoice(said.delta.sample, delta, None, said.finish_reason)
+        visible = said.delta.n_visible
+        if said.delta.logprobs:
+            views, scored = self._service.token_views, said.delta.logprobs[:visible]
+            choice.logprobs = out.ChatLogprobs(views.chat_logprobs(scored, self._body.top_logprobs or 0))
+        if said.delta.prompt_routing is not None:
+            choice.prompt_routed_experts = experts_of(said.delta.prompt_routing)
+        if said.delta.routing is not None:
+            choice.routed_experts = experts_of(said.delta.routing, visible)
+        return choice
+
+
+def _call_delta(call: ToolCallPiece) -> out.ToolCallDelta:
+    is_first = call.name is not None
+    return out.ToolCallDelta(
+        call.index, out.CalledFunction(call.arguments, call.name), call.id, "function" if is_first else None
+    )
+
+
+class _ChoiceFold:
+    """The sum of one sample's chunks."""
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._contents: list[str] = []
+        self._reasonings: list[str] = []
+        self._calls: list[out.ToolCall] = []
+        self._logprobs: out.ChatLogprobs | None = None
+        self._finish_reason = ""
+        self._experts: list[out.TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+        self._prompt_experts: list[out.TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+
+    def add(self, choice: out.ChatChunkChoice) -> None:
+        delta = choice.delta
+        self._contents.append(delta.content or "")
+        self._reasonings.append(delta.reasoning_content or "")
+        for call in delta.tool_calls or ():
+            if call.function.name is not None:
+                self._calls.append(out.ToolCall(call.id or "", out.FunctionCall(call.function.name, "")))
+            self._calls[call.index].function.arguments += call.function.arguments
+        if choice.logprobs is not None:
+            if self._logprobs is None:
+                self._logprobs = choice.logprobs
+            else:
+                self._logprobs.content += choice.logprobs.content
+        if isinstance(choice.routed_experts, list):
+            self._experts = [*(self._experts or ()), *choice.routed_experts]
+        if isinstance(choice.prompt_routed_experts, list):
+            self._prompt_experts = choice.prompt_routed_experts
+        self._finish_reason = choice.finish_reason or self._finish_reason
+
+    def told(self) -> out.ChatChoice:
+        content, reasoning = "".join(self._contents), "".join(self._reasonings)
+        message = out.AnswerMessage(content if content or not self._calls else None)
+        if reasoning:
+            message.reasoning_content = reasoning
+        if self._calls:
+            message.tool_calls = self._calls
+        return out.ChatChoice(
+            self._index, message, self._logprobs, self._finish_reason, self._experts, self._prompt_experts
+        )

@@ -1,0 +1,56 @@
+"""POST /tokenize and /detokenize."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deepseek.sampling import SamplingParams
+from deepseek.server.chat import ChatTask, chat_prompt
+from deepseek.server.errors import ApiError
+from deepseek.server.gate import RECORD
+from deepseek.server.generation import Wish
+from deepseek.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from deepseek.server.routes.shared import json_response, new_router, serving
+from deepseek.server.service import Service
+
+router = new_router("tokens")
+
+
+@router.post("/tokenize")
+async def tokenize(body: TokenizeRequest, request: Request) -> Response:
+    """The tokens of a prompt, or of the prompt that a chat becomes."""
+    service = serving(request)
+    service.check_model(body.model)
+    ids = await service.in_thread(lambda: _ids(service, body, request))
+    told = {"count": len(ids), "max_model_len": service.engine.max_model_len, "tokens": ids}
+    if body.return_token_strs:
+        told["token_strs"] = [service.token_views.text(token) for token in ids]
+    return json_response(told)
+
+
+def _ids(service: Service, body: TokenizeRequest, request: Request) -> list[int]:
+    if body.prompt is not None:
+        return service.tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens)
+    task = ChatTask(
+        messages=[message.model_dump(exclude_none=True) for message in body.messages or ()],
+        tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
+        sampling=SamplingParams(),
+        wish=Wish(request_id="", record=request.scope[RECORD]),
+        add_generation_prompt=body.add_generation_prompt,
+        continue_final_message=body.continue_final_message,
+        template_values=body.chat_template_kwargs or {},
+    )
+    return chat_prompt(service, task)
+
+
+@router.post("/detokenize")
+async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
+    """The text of tokens."""
+    service = serving(request)
+    service.check_model(body.model)
+    size = service.engine.model_config.vocab_size
+    if body.tokens and max(body.tokens) >= size:
+        raise ApiError(400, f"tokens names {max(body.tokens)}, but the model's ids end at {size - 1}", param="tokens")
+    text = await service.in_thread(
+        lambda: service.tokenizer.decode(body.tokens, skip_special_tokens=body.skip_special_tokens)
+    )
+    return json_response({"prompt": text})

@@ -1,0 +1,115 @@
+"""JSON of a request: bounded in depth before it is parsed, every name once, numbers finite."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deepseek.server.errors import ApiError
+
+MOST_DEPTH = 64
+MOST_ITEMS = 2_000_000  # brackets, commas and quotes: 10 MB of token ids
+_LONG = 64 * 1024  # longer bodies are parsed in a thread
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read by `parse`."""
+
+    async def json(self) -> Any:
+        data = await self.body()
+        return parse(data) if len(data) < _LONG else await asyncio.to_thread(parse, data)
+
+
+class StrictRoute(APIRoute):
+    """For routers whose bodies are JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handle(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+def parse(data: bytes) -> Any:
+    """Raises ApiError with status 400 saying what is wrong."""
+    _check_bounds(data)
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite,
+            parse_int=_whole,
+        )  # fmt: skip
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except ApiError:
+        raise
+    except UnicodeEncodeError:
+        raise _wrong("it holds half a surrogate pair, which is no text") from None
+    except UnicodeDecodeError as error:
+        raise _wrong(f"byte {error.start} is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise _wrong(f"{error.msg} at character {error.pos}") from None
+    except (ValueError, RecursionError) as error:
+        raise _wrong(type(error).__name__) from None
+
+
+def _wrong(what: str) -> ApiError:
+    return ApiError(400, f"the body is no valid JSON: {what}", code="invalid_json")
+
+
+def _check_bounds(data: bytes) -> None:
+    items = sum(data.count(mark) for mark in (b'"', b",", b"{", b"["))
+    if items > MOST_ITEMS:
+        raise ApiError(413, f"the body has {items:,} JSON values and names, more than {MOST_ITEMS:,}: send less")
+    depth = deepest = 0
+    for bracket in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"{[" else -1
+        deepest = max(deepest, depth)
+        if depth < 0:
+            return  # what closes was never opened: the parser says where
+        if deepest > MOST_DEPTH:
+            raise ApiError(400, f"the body is nested deeper than {MOST_DEPTH}: flatten it", code="invalid_json")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _wrong(f"the name {_first_twice(pairs)!r:.200} occurs twice")
+    return values
+
+
+def _first_twice(pairs: list[tuple[str, Any]]) -> str:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("no name occurs twice")
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise _wrong(f"{constant} is no number")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise _wrong(f"the number {digits[:40]} is too large")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 40:
+        raise _wrong(f"the number {digits[:40]}... is too long")
+    return int(digits)

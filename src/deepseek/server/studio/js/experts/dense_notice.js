@@ -1,0 +1,24 @@
+// For a model without experts: says so, and how to get one that has them.
+
+import { h } from "../dom.js";
+import { icon } from "../icons.js";
+import { copyText } from "../overlay.js";
+import { t } from "../words.js";
+
+// A small random model costs nothing to try; the others are the smallest that are really trained.
+const OFFERS = [
+  { name: "synthetic", commands: ["python benchmarks/synthetic_moe.py synthetic-moe.gguf", "deepseek serve ./synthetic-moe.gguf"] },
+  { name: "lite", commands: ["deepseek serve v2-lite-chat"] },
+];
+
+function command(text) {
+  return h("div", { class: "command" }, h("pre", {}, h("code", {}, text)),
+    h("button", { class: "icon-button", type: "button", "aria-label": t("copy"), title: t("copy"), onclick: () => copyText(text) }, icon("copy")));
+}
+
+export function denseNotice(model) {
+  return h("section", { class: "panel empty", id: "dense" },
+    h("h2", {}, model ? t("dense.title", { model: model.id }) : t("welcome.nomodel")),
+    h("p", { class: "explain" }, t("dense.text")),
+    OFFERS.map(({ name, commands }) => [h("h3", {}, t(`dense.${name}`)), h("p", { class: "explain" }, t(`dense.${name}.text`)), commands.map(command)]));
+}
