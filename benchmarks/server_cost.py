@@ -2,8 +2,8 @@
 
 Run: python benchmarks/server_cost.py [MODEL] [--batch 16] [--tokens 128] [--rounds 5]        Prints one JSON line.
 Workload: `batch` prompts of `--prompt` tokens, `tokens` generated each, greedily. Rounds alternate between the engine
-(`Engine.generate`) and the server: the same engine, streamed chat-size chunks to a client in a process of its own, which
-reads bytes and counts events without parsing them. The first round of each side is not counted.
+(`Engine.generate`) and the server: the same engine, streamed to a client in a process of its own, which
+reads to the end without parsing. The first round of each side is not counted.
 """
 
 import argparse

@@ -86,9 +86,8 @@ def test_who_leaves_before_the_first_token(tiny_folder: Path) -> None:
 
 def test_who_leaves_while_waiting(tiny_folder: Path) -> None:
     with small(tiny_folder) as (server, brake):
-        first = begin(server, max_tokens=30)
-        until(lambda: server.engine.load().running == 1)
         brake.pull()
+        first = begin(server, max_tokens=30)
         assert brake.at_step.wait(30)
         second = begin(server, stream=True)
         until(lambda: server.engine.load().waiting == 1)
