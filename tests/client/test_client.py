@@ -137,11 +137,15 @@ def test_classify_with_labels_of_the_client_and_an_instruction(ask: Ask) -> None
 
 
 def test_classify_without_labels_lets_the_model_name_the_intent(ask: Ask) -> None:
-    with serving(chat_reply(content='\n"退货申请"。\nMore.')) as (url, asked):
+    text = Reply({"choices": [{"index": 0, "text": ' "退货申请"。\nMore.', "finish_reason": "stop"}]})
+    with serving(text) as (url, asked):
         label = ask(url, "classify", "我想退货")
+        ask(url, "classify", "我想退货", instruction="Name it.")
     assert (label, label.scores) == ("退货申请", {})
-    assert asked[0].body["messages"][1] == {"role": "user", "content": "我想退货"}
-    assert asked[0].body["temperature"] == 0
+    assert asked[0].path == "/v1/completions"
+    assert asked[0].body["prompt"].endswith("\n\nMessage: 我想退货\nIntent:")
+    assert (asked[0].body["temperature"], asked[0].body["stop"]) == (0, ["\n"])
+    assert asked[1].body["prompt"].startswith("Name it.\n")
 
 
 def test_a_stream_comes_in_events_that_sum_up(ask: Ask) -> None:
@@ -209,7 +213,7 @@ def test_a_refusal_names_the_field(ask: Ask) -> None:
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_wrong_key_is_its_own_error(ask: Ask, status: int) -> None:
-    with serving(Reply({"error": "no"}, status=status)) as (url, _), pytest.raises(NotAuthorized, match="^no$"):
+    with serving(Reply({"error": "no"}, status=status)) as (url, _), pytest.raises(NotAuthorized, match=r"^no$"):
         ask(url, "stream_chat", "Hi")
 
 
@@ -298,8 +302,10 @@ def test_mistakes_are_told_before_anything_is_sent(
 
 def test_the_module_of_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the source document writes it: the label goes into a prompt, the answer is returned."""
-    text = Reply({"choices": [{"index": 0, "text": "好的。", "finish_reason": "stop"}]})
-    with serving(chat_reply(content="退货"), text, echoed({"a": -1.0, "b": -2.0})) as (url, asked):
+    label, text = (
+        Reply({"choices": [{"index": 0, "text": text, "finish_reason": "stop"}]}) for text in (" 退货", "好的。")
+    )
+    with serving(label, text, echoed({"a": -1.0, "b": -2.0})) as (url, asked):
         monkeypatch.setenv("DEEPSEEK_BASE_URL", url)
         monkeypatch.setenv("DEEPSEEK_API_KEY", "key")
         intent = deepseek_api.classify("我想退货")

@@ -65,7 +65,7 @@ class AsyncClient:
     ) -> Label:
         chosen = self._labels if labels is None else classification.checked(labels)
         if not chosen:
-            said = await self.chat(**classification.intent_fields(query, instruction))
+            said = await self.generate(**classification.intent_fields(query, instruction))
             return Label(wire.first_line(said))
         prompt = classification.question(query, chosen, instruction)
         data = await self._post("/v1/completions", classification.likelihood_body(prompt, chosen))

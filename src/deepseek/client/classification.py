@@ -13,10 +13,17 @@ from deepseek.client.answers import Label
 from deepseek.client.errors import ServerFault
 from deepseek.errors import ConfigError
 
-_INTENT = (
-    "Name the intent of the user's message in one to three words, in the language of the message. "
-    "Answer with the name only."
-)
+_INTENT = "Name the intent of each message in one to three words, in the language of the message."
+_EXAMPLES = """
+Message: Where is my parcel? It should have come on Monday.
+Intent: delivery status
+
+Message: 密码忘了,怎么重新设置?
+Intent: 重置密码
+
+Message: Do you have this jacket in blue?
+Intent: product question
+"""
 
 
 def checked(labels: Sequence[str]) -> list[str]:
@@ -28,9 +35,9 @@ def checked(labels: Sequence[str]) -> list[str]:
 
 
 def intent_fields(query: str, instruction: str | None) -> dict[str, Any]:
-    """For a chat in which the model names the intent itself."""
-    messages = [{"role": "system", "content": instruction or _INTENT}, {"role": "user", "content": query}]
-    return {"messages": messages, "max_tokens": 16, "temperature": 0}
+    """For a generation in which the model names the intent itself. Examples, as small models need them."""
+    prompt = f"{instruction or _INTENT}\n{_EXAMPLES}\nMessage: {query}\nIntent:"
+    return {"prompt": prompt, "max_tokens": 16, "temperature": 0, "stop": ["\n"]}
 
 
 def question(query: str, labels: Sequence[str], instruction: str | None) -> str:

@@ -73,11 +73,11 @@ class Client:
     def classify(self, query: str, labels: Sequence[str] | None = None, *, instruction: str | None = None) -> Label:
         """The label that the model finds likeliest for a text; without any labels, its intent in the model's words.
 
-        instruction: what to ask instead of "Which label describes the text best?".
+        instruction: what to ask for, in place of our own words.
         """
         chosen = self._labels if labels is None else classification.checked(labels)
         if not chosen:
-            said = self.chat(**classification.intent_fields(query, instruction))
+            said = self.generate(**classification.intent_fields(query, instruction))
             return Label(wire.first_line(said))
         prompt = classification.question(query, chosen, instruction)
         data = self._post("/v1/completions", classification.likelihood_body(prompt, chosen))
