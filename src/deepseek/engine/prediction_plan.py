@@ -43,6 +43,7 @@ class HiddenStates:
         array[op.WIDTH] = whole_vectors(config.hidden_size)
         array[op.POOL], array[op.POOL_BLOCK] = self._pool.ctypes.data, hidden_cache_bytes(config)
         array[op.TABLES], array[op.TABLE_STRIDE] = tables.block_tables.ctypes.data, tables.block_tables.strides[0]
+        array[op.CODE_BYTES] = 2
         array[op.POSITIONS], array[op.CHUNKS] = tables.positions.ctypes.data, tables.chunk_of.ctypes.data
         array[op.EPSILON] = builder.memory.number(config.rms_norm_eps)
         builder.add(
