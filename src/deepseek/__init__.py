@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from deepseek.client import AsyncClient as AsyncClient
+    from deepseek.client import Client as Client
     from deepseek.config import ModelConfig as ModelConfig
     from deepseek.engine.engine import Engine as Engine
     from deepseek.models.auto import AutoModel as AutoModel
@@ -16,13 +18,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 _HOME_OF = {
+    "AsyncClient": "deepseek.client",
     "AutoModel": "deepseek.models.auto",
     "AutoTokenizer": "deepseek.tokenizer",
+    "Client": "deepseek.client",
     "Engine": "deepseek.engine.engine",
     "ModelConfig": "deepseek.config",
     "SamplingParams": "deepseek.sampling",
 }
-__all__ = ["AutoModel", "AutoTokenizer", "Engine", "ModelConfig", "SamplingParams", "__version__"]
+__all__ = [
+    "AsyncClient",
+    "AutoModel",
+    "AutoTokenizer",
+    "Client",
+    "Engine",
+    "ModelConfig",
+    "SamplingParams",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
