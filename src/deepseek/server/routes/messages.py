@@ -140,7 +140,7 @@ def _task(service: Service, body: MessagesRequest, wish: Wish) -> ChatTask:
         "stop": body.stop_sequences or None,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    params = SamplingParams(**{**service.sampling_defaults, **chosen, "max_tokens": body.max_tokens})
+    params = SamplingParams(**{**service.chat_defaults, **chosen, "max_tokens": body.max_tokens})
     return _prompt(service, body, wish, params)
 
 
