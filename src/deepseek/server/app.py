@@ -28,6 +28,7 @@ from deepseek.server.routes import (
     messages,
     models,
     ranking,
+    responses,
     status,
     studio,
     tokens,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from deepseek.server.server_config import ServerConfig
 
 ROUTERS = (
-    health.router, models.router, chat.router, completions.router, messages.router, embeddings.router, ranking.router,
-    tokens.router, status.router, studio.router,
+    health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
+    ranking.router, tokens.router, status.router, studio.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 
