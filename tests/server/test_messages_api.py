@@ -170,7 +170,11 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"tool_choice": {"type": "any"}}, "tool_choice must be given with tools"),
     ({"thinking": {"type": "enabled", "budget_tokens": 99}}, "thinking.budget_tokens must be below max_tokens"),
     ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "this model does not reason"),
+    ({"output_config": {"effort": "low"}}, "output_config.effort cannot be set"),
     ({"messages": []}, "messages"),
+    ({"messages": [{"role": "user", "content": []}]}, "a message with role user must have content"),
+    ({"messages": [*QUESTION, {"role": "assistant", "content": [
+        {"type": "tool_use", "id": "1", "name": "f", "input": {}}]}]}, "messages must not end with a tool_use block"),
     ({"max_tokens": 10**9}, "max_tokens must be at most"),
 ]  # fmt: skip
 

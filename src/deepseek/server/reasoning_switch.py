@@ -13,8 +13,13 @@ def switches(template: str) -> list[str]:
     return [name for name in _SWITCHES if name in template]
 
 
-def with_effort(template: str, values: Mapping[str, Any] | None, effort: str | None) -> dict[str, Any]:
-    """The values that a template is given, with a reasoning effort. Raises GenerationError where it reads none."""
+def with_effort(
+    template: str, values: Mapping[str, Any] | None, effort: str | None, field: str = "reasoning_effort"
+) -> dict[str, Any]:
+    """The values that a template is given, with a reasoning effort.
+
+    Raises GenerationError naming the request's field for a template that reads none.
+    """
     told = dict(values or {})
     if effort is None:
         return told
@@ -23,5 +28,5 @@ def with_effort(template: str, values: Mapping[str, Any] | None, effort: str | N
     elif effort == "none" and switches(template):
         told |= dict.fromkeys(switches(template), False)
     else:
-        raise GenerationError("reasoning_effort cannot be set: this model's chat template does not read it")
+        raise GenerationError(f"{field} cannot be set: this model's chat template does not read it")
     return told

@@ -78,6 +78,8 @@ class Message(Strict):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         blocks = [] if isinstance(self.content, str) else self.content
+        if self.role != "assistant" and not self.content:
+            raise ValueError(f"a message with role {self.role} must have content")
         for block in blocks:
             if block.type not in _ROLE_BLOCKS[self.role]:
                 raise ValueError(f"a message with role {self.role} cannot have a block of type {block.type}")

@@ -1,5 +1,6 @@
 """`/v1/responses`: what may be asked. OpenAI's fields, with extensions of vLLM's."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -66,7 +67,16 @@ class InputItem(Strict):
             raise ValueError(f"an item of type {self.type} must have the field {missing[0]}")
         if others := sorted(given - must - may - {"type", "id", "status"}):
             raise ValueError(f"an item of type {self.type} cannot have the field {others[0]}")
+        if self.arguments is not None and not _is_object(self.arguments):
+            raise ValueError("arguments must be the JSON text of an object")
         return self
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text or "{}"), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 class FunctionTool(Strict):

@@ -168,7 +168,7 @@ def _thinking(service: Service, body: CountTokensRequest) -> tuple[dict[str, Any
     """What the chat template is told of reasoning, and how many tokens of it there may be."""
     template, wanted = service.template_text, body.thinking
     effort = body.output_config.effort if body.output_config is not None else None
-    values = with_effort(template, body.chat_template_kwargs, effort)
+    values = with_effort(template, body.chat_template_kwargs, effort, "output_config.effort")
     if wanted is None:
         return values, None
     reasons = service.parsers.reasoning is not None

@@ -124,7 +124,7 @@ def _task(
         tools=function_tools(body.tools),
         tool_choice=choice.name if isinstance(choice, NamedTool) else choice or "auto",
         parallel_tool_calls=body.parallel_tool_calls,
-        template_values=with_effort(service.template_text, body.chat_template_kwargs, effort),
+        template_values=with_effort(service.template_text, body.chat_template_kwargs, effort, "reasoning.effort"),
         thinking_budget=body.thinking_budget,
     )
 
