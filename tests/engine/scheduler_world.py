@@ -73,6 +73,8 @@ class World:
 
     def step(self) -> None:
         batch = self.scheduler.schedule()
+        prompts = [chunk.start < chunk.sequence.n_prompt for chunk in batch.chunks]
+        assert prompts == sorted(prompts), "rows of generated tokens come first, see Batch"
         output = self.runner.run(batch)
         for request, event in advance(self.scheduler, batch, output):
             assert isinstance(event, TokenEvent), event

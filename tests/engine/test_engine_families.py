@@ -86,3 +86,19 @@ def test_heads_without_room_are_refused(heads: dict[str, int], tmp_path: Path) -
     random_model(replace(CASES["llama"], **heads)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="use --backend torch"):
         load_runner(tmp_path, EngineConfig())
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("llama", 1.6, 0.1), ("v2-lite", 1.5, 0.1), ("v32", 1.2, 1)])
+def test_a_cache_of_bytes_holds_more_tokens(name: str, least: float, most: float, tmp_path: Path) -> None:
+    """And gives other numbers, by little unless an indexer chooses other tokens. Small heads pay more for factors."""
+    random_model(CASES[name]).save_pretrained(tmp_path)
+    ids = token_ids(CASES[name].vocab_size)
+    blocks, logits = [], []
+    for kind in ("f16", "int8"):
+        config = EngineConfig(kv_cache_dtype=kind, kv_cache_bytes=1 << 20, threads=1, quantize="f32")
+        runner = load_runner(tmp_path, config)
+        assert runner.n_blocks == (1 << 20) // runner.nbytes_a_block
+        blocks.append(runner.n_blocks)
+        logits.append(runner.run(Batch([Chunk(sequence(ids, PROMPT, [5, 2]), 0, TOKENS, "all")])).logits.copy())
+    assert blocks[1] / blocks[0] > least
+    assert 1e-4 < np.abs(logits[0] - logits[1]).max() / np.abs(logits[0]).max() < most

@@ -46,9 +46,9 @@ def answers(
 ) -> tuple[list[list[Sample]], list[RequestMetrics]]:
     """The samples of every prompt with all parameters, and of a second turn after the first answers."""
     common = {"speculation": "off", "threads": 2, "max_num_seqs": 16, "max_num_batched_tokens": 64}
-    engine_config = EngineConfig(
-        quantize="int8", activation_bits=8, kv_cache_bytes=blocks * block_bytes(config), **{**common, **settings}
-    )
+    merged = {"quantize": "int8", "activation_bits": 8, **common, **settings}
+    nbytes = blocks * block_bytes(config, EngineConfig(**merged).cache_code_bytes)
+    engine_config = EngineConfig(kv_cache_bytes=nbytes, **merged)
     with Engine(load_runner(folder, engine_config), None, engine_config) as engine:
         results: list[Generation] = []
         for params in PARAMS:
@@ -62,14 +62,17 @@ def answers(
     return [result.samples for result in results], [result.metrics for result in results]
 
 
-@pytest.mark.parametrize("name", ["qwen2-window", "v2-lite", "v32"])
-def test_the_text_is_the_same_however_it_is_run(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [("qwen2-window", "f16"), ("v2-lite", "f16"), ("v32", "f16"), ("qwen2-window", "int8"), ("v32", "int8")],
+)
+def test_the_text_is_the_same_however_it_is_run(name: str, cache: str, tmp_path: Path) -> None:
     config = replace(CASES[name], num_nextn_predict_layers=0)
     AutoModel.from_config(config, seed=3, std=0.3).save_pretrained(tmp_path)
-    expected, _ = answers(tmp_path, config, **ALONE)
+    expected, _ = answers(tmp_path, config, **ALONE, kv_cache_dtype=cache)
     assert len({tuple(samples[0].token_ids) for samples in expected}) > len(expected) // 2
     for way, settings in WAYS.items():
-        found, metrics = answers(tmp_path, config, **settings)
+        found, metrics = answers(tmp_path, config, **settings, kv_cache_dtype=cache)
         wrong = [place for place, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other]
         assert not wrong, f"{way}: requests {wrong} differ"
         assert way not in HAPPENED or any(map(HAPPENED[way], metrics)), f"{way}: did not happen"

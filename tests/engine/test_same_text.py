@@ -7,6 +7,7 @@ make logits lie close together, so a wrong bit anywhere soon changes a token.
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deepseek.engine.engine import Engine
@@ -90,3 +91,25 @@ def test_same_tokens_after_preemption(folder: Path) -> None:
     assert isinstance(answers, list)
     assert [answer.token_ids for answer in answers] == expected
     assert sum(answer.metrics.preemptions for answer in answers) > 0
+
+
+def test_routing_and_embeddings_beside_generation_are_those_of_a_request_alone(folder: Path) -> None:
+    """Steps that hold generated tokens and prompts at once: each request gets its own rows of what they leave."""
+    prompt, is_moe = prompts()[4], "qwen2" not in str(folder)
+    small = {"max_num_batched_tokens": 20, "enable_prefix_caching": False, "max_decode_steps": 1}
+
+    def asked(one: Engine) -> tuple[Any, Any]:
+        answer = one.generate(prompt, params(0.0, 4), record_routing=True, priority=-1) if is_moe else None
+        return answer, one.embed(prompt, priority=-1)  # which puts it before the other one
+
+    with engine(folder, **small) as one:
+        answer, vector = asked(one)
+    with engine(folder, **small) as one, one.stream(prompts()[0], params(0.0, 200)) as stream:
+        next(stream)
+        beside, vector_beside = asked(one)
+        assert next(stream).token_id is not None, "the other request has ended: nothing was beside"
+    np.testing.assert_array_equal(vector_beside, vector)
+    if answer is not None:
+        routing, expected = beside.samples[0].routing, answer.samples[0].routing
+        np.testing.assert_array_equal(routing.experts, expected.experts)
+        np.testing.assert_array_equal(routing.weights, expected.weights)

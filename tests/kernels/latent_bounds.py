@@ -24,9 +24,9 @@ Memory.zeros = zeros  # type: ignore[method-assign]
 
 def run() -> None:
     for config in (config_of(ODD, hidden=50, heads=5), config_of(replace(TINY, q_lora_rank=14), indexer=SPARSE)):
-        for packing, wide in ((INT8, True), (F32, False)):
+        for packing, wide, code_bytes in ((INT8, True, 2), (F32, False, 1)):
             weights = Weights(config, packing)
-            world = LatentWorld(weights, threads=2, rows=70, blocks=4, chunks=3, wide=wide)
+            world = LatentWorld(weights, threads=2, rows=70, blocks=4, chunks=3, wide=wide, code_bytes=code_bytes)
             for n_prompt in (70, 0, 33):
                 assert np.isfinite(world.whole(inputs(config, 70), n_prompt, [33, 37])).all()
 

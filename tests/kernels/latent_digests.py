@@ -17,8 +17,11 @@ def digests() -> dict[str, str]:
     """By form; of a sparse model, so that everything takes part."""
     weights = Weights(config_of(replace(TINY, q_lora_rank=14), heads=3, indexer=SPARSE), INT8)
     x = inputs(weights.config, 40)
-    world = LatentWorld(weights)
-    found = {form: world.whole(x, n_prompt, [40]) for form, n_prompt in (("expanded", 40), ("absorbed", 0))}
+    found = {
+        f"{form}, {code_bytes}": LatentWorld(weights, code_bytes=code_bytes).whole(x, n_prompt, [40])
+        for form, n_prompt in (("expanded", 40), ("absorbed", 0))
+        for code_bytes in (1, 2)
+    }
     return {form: hashlib.sha256(np.ascontiguousarray(out + 0.0)).hexdigest() for form, out in found.items()}
 
 

@@ -154,8 +154,8 @@ class Weights:
         return (x * factor * self.exact[LAYER + "input_layernorm.weight"]).astype(np.float32)
 
     @torch.no_grad()
-    def expected(self, x: Floats, form: LatentForm) -> Floats:
-        """The layer's output for a whole sequence (tokens, hidden), without the residual; halves in the cache."""
+    def expected(self, x: Floats, form: LatentForm, code_bytes: int = 2) -> Floats:
+        """The layer's output for a whole sequence (tokens, hidden), without the residual; rounded in the cache."""
         normed = torch.from_numpy(self.normed(x))[None]
         config, mla = self.config, self.config.mla
         assert mla is not None
@@ -164,7 +164,7 @@ class Weights:
         seen = visibility(None, queries=count, past=0, window=None, device=torch.device("cpu"))
         cache = LayerCache(0)
         for name in ("latents", "rope_keys", "index_keys"):
-            setattr(cache, name, _HalfRows())
+            setattr(cache, name, _CodeRows() if code_bytes == 1 and name != "index_keys" else _HalfRows())
         output = self.reference(form)(normed, AttentionInputs(cos, sin, form), seen, cache)
         return cast(Floats, output[0].numpy())
 
@@ -176,6 +176,17 @@ class _HalfRows:
 
     def append(self, new_bt: torch.Tensor) -> torch.Tensor:
         return new_bt.half().float()
+
+
+class _CodeRows:
+    """The same of codes of a byte; right where the latent ends with a group of 64."""
+
+    length = 0
+
+    def append(self, new_bt: torch.Tensor) -> torch.Tensor:
+        groups = new_bt.split(64, dim=-1)
+        factors = [group.abs().amax(-1, keepdim=True) / 127 for group in groups]
+        return torch.cat([(group / factor).round() * factor for group, factor in zip(groups, factors, strict=True)], -1)
 
 
 @dataclass
@@ -195,13 +206,13 @@ class LatentWorld:
     """Runs steps of one layer. Cache blocks are given out in a shuffled order."""
 
     def __init__(self, weights: Weights, *, threads: int = 1, rows: int = 64, blocks: int = 64, chunks: int = 32,
-                 wide: bool = False, poison: bool = True) -> None:  # fmt: skip
+                 wide: bool = False, poison: bool = True, code_bytes: int = 2) -> None:  # fmt: skip
         config = weights.config
         store = cast(Any, SimpleNamespace(tensors=weights.tensors, data=weights.data, config=config))
         self.weights = weights
         self.team = team_of(threads)
         self.builder = PlanBuilder(store, rows=rows, threads=threads, wide=wide)
-        nbytes = layer_cache_bytes(config)
+        nbytes = layer_cache_bytes(config, code_bytes)
         pool = self.builder.memory.zeros(blocks * (nbytes + 64), "uint8")
         if poison:  # NaN wherever nothing was written
             pool[:] = 0xFF
@@ -210,7 +221,7 @@ class LatentWorld:
             heads_a_group=1, latent=True,
         )  # fmt: skip
         self.plan = DecoderPlan(
-            self.builder, config, self.tables, Pool(pool.ctypes.data, nbytes + 64, (64,)),
+            self.builder, config, self.tables, Pool(pool.ctypes.data, nbytes + 64, (64,), code_bytes),
             max_model_len=blocks * BLOCK,
         )  # fmt: skip
         emit_latent_attention(self.plan, 0)

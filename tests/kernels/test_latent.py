@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepseek.config import MlaConfig
+from deepseek.config import IndexerConfig, MlaConfig
 from deepseek.models.attention import LatentForm
 from deepseek.packing import Packing
 from latent_world import F32, INT8, TINY, V2_LITE, YARN, LatentWorld, Tokens, Weights, config_of, error, inputs
@@ -61,26 +61,47 @@ def test_a_sequence_of_both_forms_agrees_with_the_reference() -> None:
     assert error(got[37:], weights.expected(x, "absorbed")[37:]) < 1e-4
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_cache_of_bytes_agrees_with_the_reference(sparse: bool, form: LatentForm) -> None:
+    sizes = replace(TINY, kv_lora_rank=128, q_lora_rank=14)
+    indexer = IndexerConfig(index_n_heads=3, index_head_dim=20, index_topk=70) if sparse else None
+    weights = Weights(config_of(sizes, indexer=indexer), F32)
+    x = inputs(weights.config, 70)
+    got = LatentWorld(weights, rows=80, code_bytes=1).whole(x, 70 if form == "naive" else 0, [70])
+    assert error(got, weights.expected(x, form, code_bytes=1)) < 2e-3  # where a number falls on another code
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", SIZES)
+def test_a_cache_of_bytes_of_any_size_is_close(name: str, form: LatentForm) -> None:
+    weights = Weights(SIZES[name], F32)
+    x = inputs(weights.config, 70)
+    got = LatentWorld(weights, rows=80, code_bytes=1).whole(x, 70 if form == "naive" else 0, [70])
+    assert 1e-4 < error(got, weights.expected(x, form)) < 0.02
+
+
+@pytest.mark.parametrize("code_bytes", [1, 2])
 @pytest.mark.parametrize("packing", [INT8, F32], ids=lambda packing: packing.name)
 @pytest.mark.parametrize("chunks", [[1] * 75, [31, 1, 33, 10], [5, 64, 1, 5], [48, 27]], ids=str)
-def test_chunks_change_no_bit(packing: Packing, chunks: list[int]) -> None:
+def test_chunks_change_no_bit(packing: Packing, chunks: list[int], code_bytes: int) -> None:
     weights = Weights(SIZES["odd"], packing)
     x = inputs(weights.config, 75)
-    world = LatentWorld(weights, rows=128)
+    world = LatentWorld(weights, rows=128, code_bytes=code_bytes)
     for n_prompt in (75, 0):
         assert np.array_equal(world.whole(x, n_prompt, chunks), world.whole(x, n_prompt, [75]))
 
 
-@pytest.mark.parametrize("packing", [INT8, F32], ids=lambda packing: packing.name)
-def test_a_batch_and_threads_change_no_bit(packing: Packing) -> None:
+@pytest.mark.parametrize(("packing", "code_bytes"), [(INT8, 2), (F32, 2), (INT8, 1)])
+def test_a_batch_and_threads_change_no_bit(packing: Packing, code_bytes: int) -> None:
     """16 sequences, some of them reading prompts in chunks while others generate, against each alone."""
     weights = Weights(SIZES["odd"], packing)
     lengths = [1 + 5 * n for n in range(16)]
     xs = [inputs(weights.config, length + 6, seed) for seed, length in enumerate(lengths)]
-    alone_world = LatentWorld(weights, rows=128)
+    alone_world = LatentWorld(weights, rows=128, code_bytes=code_bytes)
     alone = [alone_world.whole(x, length, [length, *[1] * 6]) for x, length in zip(xs, lengths, strict=True)]
     for threads in (1, 2):
-        together = run_together(LatentWorld(weights, rows=128, threads=threads), xs, lengths)
+        together = run_together(LatentWorld(weights, rows=128, threads=threads, code_bytes=code_bytes), xs, lengths)
         for got, expected in zip(together, alone, strict=True):
             assert np.array_equal(got, expected)
 

@@ -1,6 +1,6 @@
 """A Chromium to test the page with: one that is there, or one that a package brings.
 
-Why so: docs/decisions/014-browser-in-tests.md.
+Why so: docs/decisions/015-browser-in-tests.md.
 """
 
 import hashlib

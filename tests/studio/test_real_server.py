@@ -1,6 +1,7 @@
 """The page on a real server: what it asks for is understood, what it is told it can read."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -77,3 +78,11 @@ def test_the_policy_comes_with_the_page(tiny: Live) -> None:
         assert "script-src 'self'" in answer.headers["content-security-policy"]
         assert tiny.client.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
     assert tiny.client.get("/studio/../service.py").status_code == 404
+
+
+def test_under_a_root_path(page: Page, tmp_path: Path) -> None:
+    with live(tiny_engine(write_tiny_moe(tmp_path)), root_path="/models") as server:
+        page.goto(f"{server.url}/")
+        assert page.url.endswith("/models/")
+        expect(page.get_by_text("Connected")).to_be_attached()
+        expect(page.get_by_role("heading", name="What shall we talk about?")).to_be_visible()

@@ -8,6 +8,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import err, out, progress_bars
+from deepseek.cli.options import KvCacheDtype
 from deepseek.errors import DeepseekError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def bench(
     windows: Annotated[int, typer.Option(min=1, help="Windows of 512 tokens of that text.")] = 100,
     threads: options.Threads = None,
     activation_bits: options.ActivationBits = 8,
+    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of every row; 5, or 3 with --quick.")] = None,
     revision: options.Revision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line.")] = False,
@@ -61,7 +63,7 @@ def bench(
             against=against is not None,
             threads=threads or default_threads(),
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
-            settings={"activation_bits": activation_bits},
+            settings={"activation_bits": activation_bits, "kv_cache_dtype": kv_cache_dtype.value},
             windows=text_windows(text, path, most=windows) if text else (),
             report=report,
         )

@@ -7,7 +7,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import err, out
-from deepseek.cli.options import Quantize
+from deepseek.cli.options import KvCacheDtype, Quantize
 from deepseek.errors import DeepseekError
 from deepseek.sampling import SamplingParams
 
@@ -39,6 +39,7 @@ def chat(
     backend: options.Backend = "engine",
     quantize: options.QuantizeWeights = Quantize.auto,
     threads: options.Threads = None,
+    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -74,6 +75,7 @@ def chat(
             device=device,
             quantize=quantize.value,
             threads=threads,
+            kv_cache_dtype=kv_cache_dtype.value,
             allow_unknown_keys=allow_unknown_keys,
         )
     )

@@ -2,7 +2,7 @@
 
 from deepseek.cli import options
 from deepseek.cli.console import err, print_json
-from deepseek.cli.options import Quantize
+from deepseek.cli.options import KvCacheDtype, Quantize
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
 
@@ -23,6 +23,7 @@ def generate(
     backend: options.Backend = "engine",
     quantize: options.QuantizeWeights = Quantize.auto,
     threads: options.Threads = None,
+    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -59,6 +60,7 @@ def generate(
             device=device,
             quantize=quantize.value,
             threads=threads,
+            kv_cache_dtype=kv_cache_dtype.value,
             allow_unknown_keys=allow_unknown_keys,
         )
     )

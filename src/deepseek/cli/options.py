@@ -16,6 +16,14 @@ class Quantize(StrEnum):
     f32 = "f32"
 
 
+class KvCacheDtype(StrEnum):
+    """What --kv-cache-dtype takes."""
+
+    auto = "auto"
+    f16 = "f16"
+    int8 = "int8"
+
+
 ModelName = Annotated[
     str | None,
     typer.Argument(metavar="MODEL", help="Folder, .gguf file or name; without one the default, SmolLM2-135M-Instruct."),
@@ -31,6 +39,12 @@ Stop = Annotated[list[str] | None, typer.Option(help="End before this text; may 
 QuantizeWeights = Annotated[
     Quantize,
     typer.Option("--quantize", help="auto keeps 4- and 8-bit types; floats become int8, in large models int4."),
+]
+CacheDtype = Annotated[
+    KvCacheDtype,
+    typer.Option(
+        "--kv-cache-dtype", help="Numbers in the KV cache: f16 (auto) has 16 bits, int8 takes half the memory."
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub repository.")]
 Backend = Annotated[str, typer.Option(help="engine: fast, on CPUs. torch: the PyTorch reference, on any device.")]

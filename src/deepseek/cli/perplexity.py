@@ -7,6 +7,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import out, print_json, progress_bars
+from deepseek.cli.options import KvCacheDtype
 
 
 def perplexity(
@@ -16,6 +17,7 @@ def perplexity(
     windows: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows.")] = None,
     threads: options.Threads = None,
     activation_bits: options.ActivationBits = None,
+    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     revision: options.Revision = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -37,7 +39,12 @@ def perplexity(
     with progress_bars() as report:
         path = resolve(model or DEFAULT_MODEL, revision=revision, report=report).path
         cut = measure.text_windows(file, path, length=window, most=windows)
-        side = EngineSide(path, threads=threads, settings={"activation_bits": activation_bits}, report=report)
+        side = EngineSide(
+            path,
+            threads=threads,
+            settings={"activation_bits": activation_bits, "kv_cache_dtype": kv_cache_dtype.value},
+            report=report,
+        )
         try:
             losses = measure.score(cut, side, report=report)
         finally:

@@ -13,6 +13,7 @@ from deepseek.errors import DeepseekError, GenerationError
 
 if TYPE_CHECKING:
     from deepseek.checkpoint.packed.choose import Quantize
+    from deepseek.engine.engine_config import CacheDtype
     from deepseek.progress import Report
     from deepseek.sampling import SamplingParams
     from deepseek.tokenizer.tokenizer import Tokenizer
@@ -34,7 +35,7 @@ Answers = Callable[[list[int], "SamplingParams"], Iterable[Event]]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which model, and how to run it. dtype, device: of PyTorch; quantize, threads: of the engine."""
+    """Which model, and how to run it. dtype, device: of PyTorch; the rest of the engine."""
 
     model: str | None
     backend: str
@@ -43,6 +44,7 @@ class Wanted:
     device: str
     quantize: "Quantize"
     threads: int | None
+    kv_cache_dtype: "CacheDtype"
     allow_unknown_keys: bool
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class Wanted:
         others = {"--dtype": self.dtype, "--device": self.device}
         if not engine:
             others = {"--quantize": self.quantize, "--threads": str(self.threads or "auto")}
+            others["--kv-cache-dtype"] = self.kv_cache_dtype
         for name, value in others.items():
             if value != "auto":
                 other = "torch" if engine else "engine"
@@ -123,7 +126,9 @@ def _engine_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: 
     from deepseek.engine.engine_config import EngineConfig
     from deepseek.engine.loading import load_runner
 
-    config = EngineConfig(quantize=wanted.quantize, threads=wanted.threads, max_num_seqs=1)
+    config = EngineConfig(
+        quantize=wanted.quantize, threads=wanted.threads, kv_cache_dtype=wanted.kv_cache_dtype, max_num_seqs=1
+    )
     runner = load_runner(path, config, report, allow_unknown=wanted.allow_unknown_keys)
     engine = Engine(runner, tokenizer, config)
     return lambda ids, params: engine.stream(ids, params)

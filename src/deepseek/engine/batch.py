@@ -36,7 +36,8 @@ class Batch:
     """One step. steps > 1: every chunk is one generated token with logits "last" and a sampler that `is_simple`; the
     runner samples by itself and goes on, so token i of a chunk is computed at position start + i.
 
-    hidden: the final hidden states are wanted too; steps is 1 then.
+    hidden: the final hidden states are wanted too; steps is 1 then. Rows lie in chunk order, for which those of
+    generated tokens must come before those of prompts: latent attention computes the two differently.
     """
 
     chunks: list[Chunk]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from deepseek.engine.routing_record import RoutingRecord
 
 _VECTOR = 16
-CODE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -34,24 +33,26 @@ class Pool:
     """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l].
 
     Prediction layers that are run come after the last.
+    code_bytes: of a cached number, 2 or 1.
     """
 
     address: int
     block_bytes: int
     offsets: tuple[int, ...]
+    code_bytes: int
 
 
 def head_width(config: ModelConfig) -> int:
     return -(-config.head_dim // _VECTOR) * _VECTOR
 
 
-def layer_cache_bytes(config: ModelConfig) -> int:
-    """Of one layer in one block of tokens."""
+def layer_cache_bytes(config: ModelConfig, code_bytes: int) -> int:
+    """Of one layer in one block of tokens. code_bytes: of a cached number, 2 or 1."""
     if config.mla is not None:
         from deepseek.kernels.latent import latent_cache_bytes
 
-        return int(latent_cache_bytes(config))
-    return config.num_key_value_heads * store_op.head_bytes(head_width(config), CODE_BYTES)
+        return int(latent_cache_bytes(config, code_bytes))
+    return config.num_key_value_heads * store_op.head_bytes(head_width(config), code_bytes)
 
 
 class DecoderPlan:
@@ -66,6 +67,7 @@ class DecoderPlan:
         self.pool = pool
         self.max_model_len = max_model_len
         self.x = builder.floats(config.hidden_size)
+        self._tail_layer = -1
         self.logits = builder.floats(config.vocab_size, len(tables.logit_rows))
         cosines, sines = rotation_table(config.rope, config.rope_dim, max_model_len)
         self.cosines, self.sines = builder.memory.keep(cosines), builder.memory.keep(sines)
@@ -77,11 +79,15 @@ class DecoderPlan:
 
     def emit(self, states: "HiddenStates | None" = None) -> None:
         """A step. states: where the final hidden states of its rows are kept; x holds them normed then."""
+        if states is None:
+            self._tail_layer = self.config.num_hidden_layers - 1
         self.embed()
         for layer in range(self.config.num_hidden_layers):
             self.layer(layer)
         self.head("model.norm.weight")
-        if states is not None:
+        if states is None:
+            self.builder.state = self.tables.state
+        else:
             states.emit_store(self)
         self.choices.emit(self)
 
@@ -122,6 +128,20 @@ class DecoderPlan:
         else:
             self.mlp(at + "mlp.", at + "post_attention_layernorm.weight")
 
+    def project(self, mixed: Floats, layer: int) -> None:
+        """x += output(mixed). Behind the last attention x and all that follows are of the tail's rows only."""
+        builder = self.builder
+        output = builder.matrix(f"model.layers.{layer}.self_attn.o_proj")
+        if layer != self._tail_layer:
+            builder.linear(builder.prepare(mixed, output) or mixed, output, self.x, mode=ADD)
+            return
+        builder.state, rows = self.tables.tail_state, int(self.tables.tail_rows.ctypes.data)
+        x, self.x = self.x, builder.floats(self.config.hidden_size, len(self.tables.tail_rows))
+        builder.prepare(x, normed=self.x, index=rows)
+        floats = None if output.packing.is_integer else self.shared("tail mixed", output.inputs)
+        codes = builder.prepare(mixed, output, index=rows, normed=floats)
+        builder.linear(floats or codes, output, self.x, mode=ADD)
+
     def normed_floats(self, *matrices: Matrix) -> Floats | None:
         """A buffer for normed floats, if one of the matrices reads floats."""
         if all(matrix.packing.is_integer for matrix in matrices):
@@ -143,7 +163,7 @@ class DecoderPlan:
 
     def _grouped_attention(self, layer: int, at: str) -> None:
         builder, config = self.builder, self.config
-        query, key, value, output = (builder.matrix(f"{at}self_attn.{name}_proj") for name in "qkvo")
+        query, key, value = (builder.matrix(f"{at}self_attn.{name}_proj") for name in "qkv")
         normed = self.normed_floats(query, key, value)
         codes = builder.prepare(
             self.x, query, key, value, norm=builder.vector(at + "input_layernorm.weight"),
@@ -156,13 +176,12 @@ class DecoderPlan:
             x = codes if matrix.packing.is_integer else normed
             assert x is not None
             builder.linear(x, matrix, out, barrier=barrier)
-        mixed = self.shared("mixed", output.inputs)
+        mixed = self.shared("mixed", query.rows)
         columns = self._attention_columns(layer, at, queries, keys, values, mixed)
         builder.add(store_op.rotate_and_store, columns)
         builder.add(attention_op.attend, columns)
         builder.add(attention_op.join, columns)
-        mixed_codes = builder.prepare(mixed, output)
-        builder.linear(mixed_codes or mixed, output, self.x, mode=ADD)
+        self.project(mixed, layer)
 
     def _attention_columns(
         self, layer: int, at: str, queries: Floats, keys: Floats, values: Floats, mixed: Floats
@@ -178,7 +197,7 @@ class DecoderPlan:
             op.HEADS: config.num_attention_heads, op.KEY_HEADS: config.num_key_value_heads,
             op.HEAD_DIM: config.head_dim, op.WIDTH: width,
             op.POOL: self.pool.address, op.BLOCK_BYTES: self.pool.block_bytes,
-            op.CACHE_AT: offset, op.CODE_BYTES: CODE_BYTES,
+            op.CACHE_AT: offset, op.CODE_BYTES: self.pool.code_bytes,
             op.POSITIONS: int(tables.positions.ctypes.data), op.CHUNKS: int(tables.chunk_of.ctypes.data),
             op.TABLES: int(tables.block_tables.ctypes.data), op.TABLE_STRIDE: tables.block_tables.strides[0],
             op.TILES: int(tables.tiles.ctypes.data), op.WINDOW: config.window_of(layer) or 0,
@@ -209,6 +228,6 @@ class DecoderPlan:
         normed = None if head.packing.is_integer else self.shared("normed", config.hidden_size)
         codes = builder.prepare(
             self.x, head, norm=builder.vector(norm_name), epsilon=config.rms_norm_eps, normed=normed,
-            index=int(self.tables.logit_rows.ctypes.data), rows_slot=STATE_LOGIT_ROWS,
+            index=int(self.tables.logit_places.ctypes.data), rows_slot=STATE_LOGIT_ROWS,
         )  # fmt: skip
         builder.linear(normed or codes, head, self.logits, rows_slot=STATE_LOGIT_ROWS)

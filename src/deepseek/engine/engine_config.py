@@ -9,7 +9,7 @@ from deepseek.errors import ConfigError
 
 Speculation = Literal["auto", "always", "off"]
 SpeculativeMethod = Literal["auto", "mtp", "ngram"]
-CacheDtype = Literal["auto", "f16"]
+CacheDtype = Literal["auto", "f16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,7 +22,9 @@ class EngineConfig:
     that leave no room for an answer are refused; an answer that reaches the limit ends with "length".
     max_num_seqs: sequences that run together. max_num_batched_tokens: tokens computed in one step.
     max_queue: requests that may wait; more are refused.
-    kv_cache_bytes: memory for KV; None: chosen by the loader. kv_cache_dtype: "auto", which is "f16".
+    kv_cache_bytes: memory for KV; None: chosen by the loader. kv_cache_dtype: "auto", which is "f16":
+    16 bits a number: halves of latents, whole numbers with a factor (closer than halves) of keys and values. "int8":
+    whole numbers of 8 bits with a factor, in half the memory.
     enable_prefix_caching: KV of earlier prompts and answers is found again.
     speculation: "auto": guess tokens where that is measured to pay; "always": whenever there is a guess; "off".
     speculative_method: who guesses; "mtp": the checkpoint's prediction layers, as many tokens at once as there are
@@ -67,6 +69,11 @@ class EngineConfig:
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "true or false", value)
         _require(self.step_milliseconds > 0, "step_milliseconds", "above 0", self.step_milliseconds)
+
+    @property
+    def cache_code_bytes(self) -> int:
+        """Bytes of a number in the KV cache."""
+        return 1 if self.kv_cache_dtype == "int8" else 2
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:

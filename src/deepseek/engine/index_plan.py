@@ -40,7 +40,7 @@ class IndexerRooms:
     def __init__(self, plan: "DecoderPlan", shared: NDArray[np.int64]) -> None:
         config, builder = plan.config, plan.builder
         assert config.indexer is not None
-        sizes, cache = config.indexer, LatentCache.of(config)
+        sizes, cache = config.indexer, LatentCache.of(config, plan.pool.code_bytes)
         tokens = plan.tables.block_tables.shape[1] * BLOCK
         self.plan, self.builder = plan, builder
         self.queries = builder.floats(sizes.index_n_heads * sizes.index_head_dim)

@@ -26,7 +26,6 @@ from deepseek.kernels import latent as latent_op
 from deepseek.kernels import latent_absorbed as absorbed_op
 from deepseek.kernels import latent_expanded as expanded_op
 from deepseek.kernels.latent import LatentCache, whole_vectors
-from deepseek.kernels.linear import ADD
 from deepseek.kernels.plan import ALWAYS, NEVER, STATE_ABSORBED_TILES
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class LatentRooms:
         self.values = self._head_floats(mla.v_head_dim) if mla.v_head_dim % 16 else None
         spare = 4 * (mla.qk_nope_head_dim + 128)
         self.store_scratch, self.store_scratch_bytes = builder.scratch(spare), spare
-        self.absorbed_scratch_bytes = absorbed_op.absorbed_scratch_bytes(LatentCache.of(config).width)
+        self.absorbed_scratch_bytes = absorbed_op.absorbed_scratch_bytes(int(array[latent_op.WIDTH]))
         self.absorbed_scratch = builder.scratch(self.absorbed_scratch_bytes)
         *parts, self.expanded_scratch_bytes = expanded_op.scratch_parts(
             rank=mla.kv_lora_rank, nope=mla.qk_nope_head_dim, rope=mla.qk_rope_head_dim, value=mla.v_head_dim,
@@ -78,7 +77,8 @@ class LatentRooms:
             op.NOPE: mla.qk_nope_head_dim,
             op.ROPE: mla.qk_rope_head_dim,
             op.VALUE: mla.v_head_dim,
-            op.WIDTH: LatentCache.of(config).width,
+            op.WIDTH: LatentCache.of(config, plan.pool.code_bytes).width,
+            op.CODE_BYTES: plan.pool.code_bytes,
             op.POOL: plan.pool.address,
             op.POOL_BLOCK: plan.pool.block_bytes,
             op.TABLES: int(tables.block_tables.ctypes.data),
@@ -152,15 +152,13 @@ def emit_latent_attention(plan: "DecoderPlan", layer: int) -> None:
     """x += attention(norm(x)) of one layer."""
     if plan.latent_rooms is None:
         plan.latent_rooms = LatentRooms(plan)
-    rooms, builder = plan.latent_rooms, plan.builder
+    rooms = plan.latent_rooms
     at = f"model.layers.{layer}.self_attn."
-    output = builder.matrix(at + "o_proj")
     queries, latents = _project(rooms, layer, at)
-    mixed = plan.shared("mixed", output.inputs)
+    mixed = plan.shared("mixed", plan.builder.matrix(at + "o_proj").inputs)
     cache_at = plan.pool.offsets[layer]
     _attend(rooms, at, cache_at, queries, latents, mixed)
-    codes = builder.prepare(mixed, output)
-    builder.linear(codes or mixed, output, plan.x, mode=ADD)
+    plan.project(mixed, layer)
 
 
 def _project(rooms: LatentRooms, layer: int, at: str) -> tuple[Floats, Floats]:

@@ -36,7 +36,8 @@ def load_runner(
             "(max_position_embeddings)"
         )
     predicts = _predicts(model, config)
-    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(config, length, block_bytes(model, predicts=predicts))
+    bytes_a_block = block_bytes(model, config.cache_code_bytes, predicts=predicts)
+    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(config, length, bytes_a_block)
     bits = config.activation_bits or (16 if store.data.nbytes < SMALL_MODEL_BYTES else 8)
     return CpuRunner(
         store,
@@ -47,6 +48,7 @@ def load_runner(
         max_sequences=config.max_num_seqs,
         wide_activations=bits == 16,
         predicts=predicts,
+        cache_code_bytes=config.cache_code_bytes,
         report=report,
     )
 

@@ -14,7 +14,7 @@ from deepseek.engine.plan_builder import Floats, Memory
 from deepseek.engine.step_tables import StepTables
 from deepseek.kernels import latent as latent_op
 from deepseek.kernels import rows as rows_op
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import whole_vectors
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class HiddenStates:
         array[op.WIDTH] = whole_vectors(config.hidden_size)
         array[op.POOL], array[op.POOL_BLOCK] = self._pool.ctypes.data, hidden_cache_bytes(config)
         array[op.TABLES], array[op.TABLE_STRIDE] = tables.block_tables.ctypes.data, tables.block_tables.strides[0]
+        array[op.CODE_BYTES] = 2
         array[op.POSITIONS], array[op.CHUNKS] = tables.positions.ctypes.data, tables.chunk_of.ctypes.data
         array[op.EPSILON] = builder.memory.number(config.rms_norm_eps)
         builder.add(

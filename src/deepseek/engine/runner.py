@@ -19,9 +19,12 @@ from deepseek.kernels.team import Team, team_of
 from deepseek.progress import Report, silent
 
 
-def block_bytes(config: ModelConfig, *, predicts: bool = False) -> int:
-    """What BLOCK tokens keep in the cache: KV of all layers; predicts: of prediction layers and what these read too."""
-    layers, bytes_a_layer = config.num_hidden_layers, layer_cache_bytes(config)
+def block_bytes(config: ModelConfig, code_bytes: int, *, predicts: bool = False) -> int:
+    """What BLOCK tokens keep in the cache: KV of all layers; predicts: of prediction layers and what these read too.
+
+    code_bytes: of a cached number.
+    """
+    layers, bytes_a_layer = config.num_hidden_layers, layer_cache_bytes(config, code_bytes)
     if not predicts:
         return bytes_a_layer * layers
     return bytes_a_layer * (layers + config.num_nextn_predict_layers) + hidden_cache_bytes(config)
@@ -33,7 +36,8 @@ class CpuRunner:
     threads: members of the process's team. kv_cache_bytes: for keys and values. max_model_len: tokens of one sequence.
     max_tokens_per_step: rows of a step. wide_activations: 16 bits instead of 8. predicts: run the checkpoint's
     prediction layers when asked; they have their KV and the hidden states of all tokens beside the model's KV.
-    routing: what records which experts each token used, off until it is started; None for a model without experts.
+    cache_code_bytes: of a number in the KV cache, 2 or 1. routing: what records which experts each token used, off
+    until it is started; None for a model without experts.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class CpuRunner:
         max_sequences: int,
         wide_activations: bool = False,
         predicts: bool = False,
+        cache_code_bytes: int = 2,
         report: Report = silent,
     ) -> None:
         config = store.config
@@ -60,12 +65,16 @@ class CpuRunner:
         self._team: Team = team_of(threads)
         builder = PlanBuilder(store, rows=max_tokens_per_step, threads=threads, wide=wide_activations, report=report)
         self.prediction_layers = config.num_nextn_predict_layers if predicts else 0
-        layer_bytes, layers = layer_cache_bytes(config), config.num_hidden_layers + self.prediction_layers
-        self.nbytes_a_block = block_bytes(config, predicts=predicts)
+        layer_bytes = layer_cache_bytes(config, cache_code_bytes)
+        layers = config.num_hidden_layers + self.prediction_layers
+        self.nbytes_a_block = block_bytes(config, cache_code_bytes, predicts=predicts)
         self.n_blocks = max(1, kv_cache_bytes // self.nbytes_a_block)
         self._pool = builder.memory.zeros(self.n_blocks * layer_bytes * layers, "uint8").reshape(self.n_blocks, -1)
         pool = Pool(
-            int(self._pool.ctypes.data), layer_bytes * layers, tuple(layer_bytes * layer for layer in range(layers))
+            int(self._pool.ctypes.data),
+            layer_bytes * layers,
+            tuple(layer_bytes * layer for layer in range(layers)),
+            cache_code_bytes,
         )
         self._tables = StepTables(
             builder.memory,
@@ -103,7 +112,9 @@ class CpuRunner:
         return int(self.store.data.nbytes)
 
     def run(self, batch: Batch) -> StepOutput:
-        wanted = self._tables.fill(batch.chunks)
+        recorded = self.routing is not None and self.routing.is_on
+        every_row = batch.hidden or recorded or self._states is not None
+        wanted = self._tables.fill(batch.chunks, every_row=every_row)
         rows = sum(chunk.count for chunk in batch.chunks)
         operations = len(self._job.table)
         if batch.steps > 1:

@@ -86,6 +86,7 @@ class Scheduler:
             if steps > 1:
                 return Batch([Chunk(sequence, sequence.n_computed, 1, "last") for sequence in self.running], steps)
         chunks = self._chunks(decoding, proposals)
+        chunks.sort(key=lambda chunk: chunk.start < chunk.sequence.n_prompt)  # as their rows will lie, see Batch
         return Batch(chunks, hidden=any(chunk.sequence.request.pooling is not None for chunk in chunks))
 
     def roll_back(self, batch: Batch) -> None:

@@ -19,6 +19,8 @@ from deepseek.kernels.plan import (
     STATE_EXPANDED_TILES,
     STATE_LOGIT_ROWS,
     STATE_PARTS,
+    STATE_SLOTS,
+    STATE_TEAM,
     STATE_TILES,
     STATE_TOKENS,
 )
@@ -28,6 +30,9 @@ class StepTables:
     """rows, chunks: at most in a step. blocks: of one sequence at most. logit_rows: at most wanted in a step.
 
     heads_a_group: query heads that share a key head, which a tile holds together. latent: for latent attention.
+
+    Behind the last attention only some rows are needed, mostly those that want logits: `tail_rows`. What runs over
+    them has a state of its own, `tail_state`, whose tokens they are.
     """
 
     def __init__(
@@ -48,14 +53,21 @@ class StepTables:
         self.chunk_of = memory.zeros(rows, "int32")
         self.block_tables = memory.zeros(chunks * blocks, "int32").reshape(chunks, blocks)
         self.logit_rows = memory.zeros(logit_rows, "int32")
+        self.logit_places = memory.zeros(logit_rows, "int32")  # where the logit rows stand among the tail's
+        self.tail_rows = memory.zeros(rows, "int32")
+        self.tail_state = memory.zeros(STATE_SLOTS, "int64")
+        self.tail_state[STATE_TEAM] = state[STATE_TEAM]
         self.tiles = memory.zeros(rows * TILE_FIELDS, "int32").reshape(rows, TILE_FIELDS)
         self._tokens_a_tile = max(1, TILE_ROWS // heads_a_group)
         self.expanded = memory.zeros(chunks * TILE_FIELDS, "int32").reshape(chunks, TILE_FIELDS)
         self._latent = latent
         self._tables_as_lists: list[list[int]] = [[] for _ in range(chunks)]
 
-    def fill(self, chunks: Items[Chunk], ahead: int = 0) -> int:
-        """Describe a step; returns how many rows of logits it gives. ahead: rows read the tokens so many places on."""
+    def fill(self, chunks: Items[Chunk], ahead: int = 0, *, every_row: bool = True) -> int:
+        """Describe a step; returns how many rows of logits it gives. ahead: rows read the tokens so many places on.
+
+        every_row: all rows are in the tail, because more than logits is wanted of them.
+        """
         row = tile = 0
         first_rows = [0] * len(chunks)
         absorbed, expanded = self._by_form(chunks)
@@ -80,6 +92,7 @@ class StepTables:
         wanted = self._set_logit_rows(chunks, first_rows)
         for place, number in enumerate(expanded):
             self.expanded[place] = (first_rows[number], chunks[number].count, number)
+        self._set_tail(row, wanted, every_row)
         self.state[STATE_TOKENS] = row
         self.state[STATE_CHUNKS] = len(chunks)
         self.state[STATE_LOGIT_ROWS] = wanted
@@ -117,6 +130,12 @@ class StepTables:
                 self.logit_rows[wanted : wanted + chunk.count] = np.arange(first, first + chunk.count)
                 wanted += chunk.count
         return wanted
+
+    def _set_tail(self, rows: int, wanted: int, every_row: bool) -> None:
+        count = rows if every_row else wanted
+        self.tail_rows[:count] = np.arange(rows) if every_row else self.logit_rows[:wanted]
+        self.logit_places[:wanted] = self.logit_rows[:wanted] if every_row else np.arange(wanted)
+        self.tail_state[[STATE_TOKENS, STATE_LOGIT_ROWS]] = count, wanted
 
     def _add_tiles(self, tile: int, row: int, count: int, number: int) -> int:
         size = min(self._tokens_a_tile, max(2, count // 8))  # small enough that all threads have work

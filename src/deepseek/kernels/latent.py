@@ -4,9 +4,10 @@ What is cached of a token is one latent and one rotated key for all heads. Atten
 last bits (docs/decisions/010): tokens of a prompt are computed expanded (`latent_expanded`), generated ones absorbed
 (`latent_absorbed`). In a step the absorbed rows come first: rows 0 to STATE_ABSORBED_TILES - 1.
 
-Cache of one layer in one block of tokens, all halves:
-    latents     (BLOCK, width)      latent, rotated key, zeros up to whole vectors
-    index keys  (BLOCK, index width)    only with a sparse indexer
+Cache of one layer in one block of tokens:
+    latents     (BLOCK, width)      latent, rotated key, zeros up to whole vectors: halves, or codes of a byte
+    factors     (BLOCK, groups)     float32 of each GROUP codes; only of codes
+    index keys  (BLOCK, index width)    halves; only with a sparse indexer
 A token is a row, and scores are summed over lanes at their end: no transposed copy, and any set of tokens can be taken.
 
 Sizes and tables that all layers share stand in one array of int64 that every operation points to: SHARED.
@@ -18,23 +19,41 @@ from dataclasses import dataclass
 from numba import njit
 
 from deepseek.config import ModelConfig
-from deepseek.kernels.attention_store import BLOCK, rotate_in_place, scale_row
+from deepseek.kernels.attention_store import BLOCK, rotate_in_place, scale_row, scale_to
+from deepseek.kernels.attention_tiles import round_scaled
+from deepseek.kernels.latent_tiles import widen_halves
 from deepseek.kernels.memory import as_f32, copy_bytes, field, get_f32, get_i32, get_i64, put_f16, put_f32
 from deepseek.kernels.plan import STATE, STATE_ABSORBED_TILES, kernel, take
 from deepseek.kernels.rows import norm_factor, quantise_group
-from deepseek.kernels.vectors import LANES, clamp, fma, load_f32, mul, splat_f32, store_f16, store_f32, sum_lanes
+from deepseek.kernels.vectors import (
+    LANES,
+    clamp,
+    fma,
+    larger_magnitude,
+    largest_magnitude,
+    load_f32,
+    load_i8,
+    mul,
+    splat_f32,
+    store_f16,
+    store_f32,
+    store_i8,
+    sum_lanes,
+    to_f32,
+)
 
 # Slots of the shared array.
 (HEADS, RANK, NOPE, ROPE, VALUE, WIDTH, POOL, POOL_BLOCK, TABLES, TABLE_STRIDE, POSITIONS, CHUNKS, TILES, COSINES,
  SINES, INTERLEAVED, SCALE, EPSILON, HEADS_A_UNIT, CHOSEN, CHOSEN_STRIDE, INDEX_HEADS, INDEX_DIM, INDEX_WIDTH,
- INDEX_AT, INDEX_TOPK) = range(26)  # fmt: skip
+ INDEX_AT, INDEX_TOPK, CODE_BYTES) = range(27)  # fmt: skip
 SHARED_SLOTS = 32
-"""WIDTH: halves of a cached token. POOL: cache, POOL_BLOCK bytes a block. TABLES: int32 block numbers, TABLE_STRIDE
-bytes a chunk. POSITIONS, CHUNKS: int32 of each row. TILES: int32 (first row, rows, chunk) of each expanded chunk,
-STATE_EXPANDED_TILES of them. COSINES, SINES: (positions, ROPE / 2) float32. SCALE: of the softmax; EPSILON: of the
-latent's norm; addresses of a float32. HEADS_A_UNIT: of absorbed attention. With a sparse indexer (see `indexer`), all 0
-otherwise: CHOSEN: bits of the tokens that a row attends to, CHOSEN_STRIDE bytes a row, valid from position INDEX_TOPK
-on; INDEX_WIDTH: halves of a cached key, INDEX_AT: bytes from the layer's cache to the first."""
+"""WIDTH: numbers of a cached token, of CODE_BYTES each (2: halves). POOL: cache, POOL_BLOCK bytes a block. TABLES:
+int32 block numbers, TABLE_STRIDE bytes a chunk. POSITIONS, CHUNKS: int32 of each row. TILES: int32 (first row, rows,
+chunk) of each expanded chunk, STATE_EXPANDED_TILES of them. COSINES, SINES: (positions, ROPE / 2) float32. SCALE: of
+the softmax; EPSILON: of the latent's norm; addresses of a float32. HEADS_A_UNIT: of absorbed attention. With a sparse
+indexer (see `indexer`), all 0 otherwise: CHOSEN: bits of the tokens that a row attends to, CHOSEN_STRIDE bytes a row,
+valid from position INDEX_TOPK on; INDEX_WIDTH: halves of a cached key, INDEX_AT: bytes from the layer's cache to the
+first."""
 
 SHARED, CACHE_AT = 4, 5  # columns of every operation here; CACHE_AT: this layer's offset in a cache block
 
@@ -44,7 +63,8 @@ SHARED, CACHE_AT = 4, 5  # columns of every operation here; CACHE_AT: this layer
  GROUP_STRIDE, GROUP, GROUPS, ZERO_POINT, LOW, LOW_GROUPS, SCRATCH, SCRATCH_BYTES) = range(6, 25)  # fmt: skip
 
 TILE_HEADS = 4  # heads that one tile of scores takes
-F16_MAX = 65504.0
+GROUP_CODES = 64  # cached codes of a byte that share a factor
+F16_MAX, LARGEST_CODE = 65504.0, 127.0
 _INLINE = {"nogil": True, "error_model": "numpy"}
 
 
@@ -54,32 +74,41 @@ def whole_vectors(count: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentCache:
-    """How one layer's cache of latent attention lies in a block of BLOCK tokens; sizes in halves and bytes."""
+    """How one layer's cache of latent attention lies in a block of BLOCK tokens; widths in numbers.
+
+    code_bytes: 2 for halves, 1 for codes with factors. Index keys are always halves.
+    """
 
     width: int
     index_width: int
+    code_bytes: int
 
     @classmethod
-    def of(cls, config: ModelConfig) -> "LatentCache":
+    def of(cls, config: ModelConfig, code_bytes: int) -> "LatentCache":
         assert config.mla is not None
         width = whole_vectors(config.mla.kv_lora_rank + config.mla.qk_rope_head_dim)
         index = config.indexer
-        return cls(width=width, index_width=0 if index is None else whole_vectors(index.index_head_dim))
+        return cls(
+            width=width,
+            index_width=0 if index is None else whole_vectors(index.index_head_dim),
+            code_bytes=code_bytes,
+        )
 
     @property
     def index_at(self) -> int:
         """Bytes from the layer's start to its index keys."""
-        return 2 * BLOCK * self.width
+        factors = 4 * math.ceil(self.width / GROUP_CODES) if self.code_bytes == 1 else 0
+        return BLOCK * (self.code_bytes * self.width + factors)
 
     @property
     def nbytes(self) -> int:
         """Of one layer in one block; a multiple of 64."""
-        return 2 * BLOCK * (self.width + self.index_width)
+        return self.index_at + 2 * BLOCK * self.index_width
 
 
-def latent_cache_bytes(config: ModelConfig) -> int:
+def latent_cache_bytes(config: ModelConfig, code_bytes: int) -> int:
     """Bytes that one layer takes in a cache block of BLOCK tokens."""
-    return LatentCache.of(config).nbytes
+    return LatentCache.of(config, code_bytes).nbytes
 
 
 @njit(**_INLINE)
@@ -132,11 +161,49 @@ def _store_row(op: int, row: int, position: int, cosines: int, sines: int) -> No
     source = field(op, LATENTS) + row * field(op, LATENT_STRIDE)
     rank, rope, width = shared(op, RANK), shared(op, ROPE), shared(op, WIDTH)
     block = cached_block(op, get_i32(shared(op, CHUNKS) + 4 * row), position // BLOCK)
-    target = block + 2 * width * (position % BLOCK)
     factor = norm_factor(_square_sum(source, rank), rank, get_f32(shared(op, EPSILON)))
     scale_row(source, rank, field(op, NORM), factor)
     rotate_in_place(source + 4 * rank, rope // 2, cosines, sines, shared(op, INTERLEAVED))
-    store_halves(source, rank + rope, width, target)
+    if shared(op, CODE_BYTES) == 2:
+        store_halves(source, rank + rope, width, block + 2 * width * (position % BLOCK))
+    else:
+        _store_codes(source, width, block, position % BLOCK)
+
+
+@njit(**_INLINE)
+def _store_codes(source: int, width: int, block: int, token: int) -> None:
+    """`width` floats (zeros behind the last of the token) as codes of a byte, a factor for each GROUP_CODES."""
+    groups = (width + GROUP_CODES - 1) // GROUP_CODES
+    for group in range(groups):
+        first, end = GROUP_CODES * group, min(GROUP_CODES * (group + 1), width)
+        top = splat_f32(as_f32(0.0))
+        for place in range(first, end, LANES):
+            top = larger_magnitude(load_f32(source + 4 * place), top)
+        largest = largest_magnitude(top)
+        put_f32(_factor_at(block, width, token, first), as_f32(largest * as_f32(1.0 / LARGEST_CODE)))
+        scale = splat_f32(scale_to(largest, LARGEST_CODE))
+        for place in range(first, end, LANES):
+            store_i8(block + width * token + place, round_scaled(load_f32(source + 4 * place), scale))
+
+
+@njit(**_INLINE)
+def _factor_at(block: int, width: int, token: int, place: int) -> int:
+    """Address of the factor of a code in a block of codes."""
+    groups = (width + GROUP_CODES - 1) // GROUP_CODES
+    return block + BLOCK * width + 4 * (groups * token + place // GROUP_CODES)
+
+
+@njit(**_INLINE)
+def read_cached(op: int, block: int, token: int, first: int, vectors: int, target: int) -> None:
+    """A cached token's numbers from `first` (a multiple of 16) on, 16 * vectors of them, as floats."""
+    width = shared(op, WIDTH)
+    if shared(op, CODE_BYTES) == 2:
+        widen_halves(target, block + 2 * (width * token + first), vectors)
+        return
+    for place in range(first, first + LANES * vectors, LANES):
+        codes = to_f32(load_i8(block + width * token + place))
+        factor = splat_f32(get_f32(_factor_at(block, width, token, place)))
+        store_f32(target + 4 * (place - first), mul(codes, factor))
 
 
 @njit(**_INLINE)

@@ -41,7 +41,7 @@ def absorbed_scratch_bytes(width: int) -> int:
 
     width: of a cached token.
     """
-    return MAX_HEADS_A_UNIT * (2 * 4 * width + 4 * BLOCK + 8) + 2 * BLOCK * width + 4 * (width + 128)
+    return MAX_HEADS_A_UNIT * (2 * 4 * width + 4 * BLOCK + 8) + 4 * BLOCK * width + 4 * (width + 128)
 
 
 @kernel
@@ -69,7 +69,7 @@ def _attend_unit(op: int, row: int, first: int, heads: int, scratch: int) -> Non
     highest = scores + MAX_HEADS_A_UNIT * 4 * BLOCK
     sums = highest + 4 * MAX_HEADS_A_UNIT
     gathered = sums + 4 * MAX_HEADS_A_UNIT
-    spare = gathered + 2 * BLOCK * width
+    spare = gathered + 4 * BLOCK * width
     _begin_unit(op, row, first, heads, scratch, mixed, highest, sums)
     chunk = get_i32(shared(op, latent.CHUNKS) + 4 * row)
     tokens = get_i32(shared(op, latent.POSITIONS) + 4 * row) + 1
@@ -79,6 +79,10 @@ def _attend_unit(op: int, row: int, first: int, heads: int, scratch: int) -> Non
         if chosen == 0:
             at, count = cached_block(op, chunk, token // BLOCK), min(BLOCK, tokens - token)
             token += BLOCK
+            if shared(op, latent.CODE_BYTES) == 1:
+                for place in range(count):
+                    latent.read_cached(op, at, place, 0, width // 16, gathered + 4 * width * place)
+                at = gathered
         else:
             at = gathered
             token, count = _gather(op, chunk, chosen, token, tokens, gathered)
@@ -92,13 +96,16 @@ def _attend_unit(op: int, row: int, first: int, heads: int, scratch: int) -> Non
 
 @njit(**_INLINE)
 def _gather(op: int, chunk: int, chosen: int, token: int, tokens: int, target: int) -> tuple[int, int]:
-    """Copy the chosen tokens from `token` on, at most BLOCK. Returns where to go on, and how many were copied."""
+    """The chosen tokens from `token` on, at most BLOCK: halves, or floats of codes. Where to go on, and how many."""
     width, count = shared(op, WIDTH), 0
     while token < tokens and count < BLOCK:
         bits = get_i32(chosen + 4 * (token // BLOCK))
         if (bits >> (token % BLOCK)) & 1 != 0:
-            source = cached_block(op, chunk, token // BLOCK) + 2 * width * (token % BLOCK)
-            copy_bytes(target + 2 * width * count, source, 2 * width)
+            block, place = cached_block(op, chunk, token // BLOCK), token % BLOCK
+            if shared(op, latent.CODE_BYTES) == 1:
+                latent.read_cached(op, block, place, 0, width // 16, target + 4 * width * count)
+            else:
+                copy_bytes(target + 2 * width * count, block + 2 * width * place, 2 * width)
             count += 1
         token += 1
     return token, count
@@ -125,13 +132,16 @@ def _begin_unit(op: int, row: int, first: int, heads: int, queries: int, mixed: 
 def _attend_tokens(
     op: int, tokens: int, count: int, heads: int, queries: int, scores: int, highest: int, sums: int, mixed: int
 ) -> None:
-    """`count` cached tokens, at most BLOCK, for the heads of a unit."""
+    """`count` cached tokens, at most BLOCK, for the heads of a unit: halves, or floats where the cache has codes."""
     width, vectors = shared(op, WIDTH), (shared(op, RANK) + 15) // 16
-    seen = EVERY_TOKEN >> (BLOCK - count)
+    seen, floats = EVERY_TOKEN >> (BLOCK - count), shared(op, latent.CODE_BYTES) == 1
     for head in range(0, heads, TILE_HEADS):
         for token in range(0, count, 4):
-            dot_tile(1, tokens + 2 * width * token, 2 * width, queries + 4 * width * head, 4 * width, width // 16,
-                     scores + 4 * BLOCK * head + 4 * token, 4 * BLOCK)  # fmt: skip
+            x, out = queries + 4 * width * head, scores + 4 * BLOCK * head + 4 * token
+            if floats:
+                dot_tile(0, tokens + 4 * width * token, 4 * width, x, 4 * width, width // 16, out, 4 * BLOCK)
+            else:
+                dot_tile(1, tokens + 2 * width * token, 2 * width, x, 4 * width, width // 16, out, 4 * BLOCK)
     for head in range(heads):
         softmax_seen(scores + 4 * BLOCK * head, seen, highest + 4 * head, sums + 4 * head, mixed + 4 * width * head,
                      vectors)  # fmt: skip
@@ -139,8 +149,11 @@ def _attend_tokens(
         x, out = scores + 4 * BLOCK * head, mixed + 4 * width * head
         column = 0
         while column < vectors:
-            at, to = tokens + 32 * column, out + 64 * column
-            if column + 4 <= vectors:
+            at, to = tokens + (64 if floats else 32) * column, out + 64 * column
+            if floats:
+                float_tile(0, 4, 1, at, 64, 4 * width, count, x, 128, 4, to, 4 * width, 64, 1, 0)
+                column += 1
+            elif column + 4 <= vectors:
                 float_tile(1, 4, 4, at, 32, 2 * width, count, x, 128, 4, to, 4 * width, 64, 1, 0)
                 column += 4
             else:

@@ -13,7 +13,7 @@ from numba import njit
 from deepseek.kernels import latent
 from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import HEADS, NOPE, RANK, ROPE, VALUE, WIDTH, cached_block, shared, whole_vectors
-from deepseek.kernels.latent_tiles import EVERY_TOKEN, softmax_seen, transpose_16, widen_halves
+from deepseek.kernels.latent_tiles import EVERY_TOKEN, softmax_seen, transpose_16
 from deepseek.kernels.linear import activation_group
 from deepseek.kernels.memory import as_f32, copy_bytes, field, fill_zero, get_f32, get_i32, get_i64, put_f32
 from deepseek.kernels.plan import STATE, STATE_EXPANDED_TILES, Kernel, kernel, take
@@ -122,7 +122,7 @@ def _tokens_of(op: int, tile: int, number: int) -> int:
 def _take_latents(op: int, tile: int, number: int, scratch: int) -> int:
     """A block's latents as the products read them, zeros for tokens that are not there. Returns the block's address."""
     block = cached_block(op, get_i32(tile + 8), number)
-    rank, width, group, groups = shared(op, RANK), shared(op, WIDTH), field(op, GROUP), field(op, GROUPS)
+    rank, group, groups = shared(op, RANK), field(op, GROUP), field(op, GROUPS)
     padded = (rank + 127) // 128 * 128
     count = _tokens_of(op, tile, number)
     for token in range(BLOCK):
@@ -130,7 +130,7 @@ def _take_latents(op: int, tile: int, number: int, scratch: int) -> int:
         if token >= count:
             fill_zero(row, 4 * padded)
         else:
-            widen_halves(row, block + 2 * width * token, (rank + 15) // 16)
+            latent.read_cached(op, block, token, 0, (rank + 15) // 16, row)
             for place in range(rank, padded):
                 put_f32(row + 4 * place, as_f32(0.0))
         if group != 0:
@@ -199,7 +199,7 @@ def _finish_keys(op: int, block: int, count: int, scratch: int) -> None:
     wide = _part(op, scratch, LATENTS)  # its latents have been used
     for token in range(count):
         first = rank // 16 * 16
-        widen_halves(wide, block + 2 * width * token + 2 * first, (width - first) // 16)
+        latent.read_cached(op, block, token, first, (width - first) // 16, wide)
         copy_bytes(rows + token * stride + 4 * nope, wide + 4 * (rank - first), 4 * rope)
     keys = _part(op, scratch, KEYS)
     for element in range(0, nope + rope, 16):
