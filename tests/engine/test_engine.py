@@ -93,6 +93,7 @@ def test_stop_strings_span_tokens_and_steps(engine: Engine) -> None:
         assert stopped.finish_reason == "stop"
         events = list(engine.stream("ab", max_tokens=30, temperature=0, stop=[free.text[10:14], "zzz"]))
         assert "".join(event.text for event in events) == stopped.text
+        assert [event.stopped_by for event in events if event.finish_reason] == [free.text[10:14]]
     held = one(engine.generate("ab", max_tokens=30, temperature=0, stop=free.text[-2:] + "~"))
     assert held.text == free.text
 

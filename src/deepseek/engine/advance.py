@@ -142,19 +142,21 @@ def _append(
         reason = "stop"
     elif answer is not None:
         text = answer.push(token)
-        if answer.is_stopped:
+        if answer.stopped_by is not None:
             reason = "stop"
     if reason is None and len(sequence.token_ids) >= request.limit:
         reason = "length"
     if reason is not None and answer is not None:
         text += answer.finish()
-        if answer.is_stopped:
+        if answer.stopped_by is not None:
             reason = "stop"
     if reason is not None:
         sequence.finish_reason = reason
         request.metrics.generated_tokens += sequence.n_generated
         request.metrics.finished_time = time.monotonic()
-    messages.append((request, TokenEvent(request.index, sequence.index, token, text, reason, logprob, top)))
+    stopped_by = answer.stopped_by if answer is not None else None
+    event = TokenEvent(request.index, sequence.index, token, text, reason, logprob, top, stopped_by)
+    messages.append((request, event))
 
 
 def _settle(scheduler: Scheduler, sequence: Sequence) -> None:

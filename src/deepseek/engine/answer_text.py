@@ -22,9 +22,9 @@ class AnswerText:
         self._unscanned = params.min_tokens
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether a stop string was completed."""
-        return self._scanner.found is not None
+    def stopped_by(self) -> str | None:
+        """The stop string that was completed."""
+        return self._scanner.found
 
     def push(self, token_id: int) -> str:
         """What is certain now."""

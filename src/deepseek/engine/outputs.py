@@ -36,7 +36,7 @@ class TokenEvent:
     text: what is now certain, empty without a tokenizer; never half a character nor part of a stop string.
     finish_reason: on the last event of a sample; "stop": an end token, stop token or stop string; "length": max_tokens
     or max_model_len; "abort": cancelled. token_id is None where the event carries no new token: aborts, embeddings.
-    logprob, top_logprobs: None and empty unless asked for.
+    logprob, top_logprobs: None and empty unless asked for. stopped_by: the stop string that ended the sample.
     """
 
     index: int
@@ -46,6 +46,7 @@ class TokenEvent:
     finish_reason: FinishReason | None = None
     logprob: float | None = None
     top_logprobs: list[tuple[int, float]] = field(default_factory=list)
+    stopped_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,19 @@ from deepseek.server.access.keys import Keyring
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.gate import RECORD, Gate
 from deepseek.server.protocol.refusals import refusal
-from deepseek.server.routes import chat, completions, health, models, status, studio, tokens
+from deepseek.server.routes import (
+    chat,
+    completions,
+    embeddings,
+    health,
+    messages,
+    models,
+    ranking,
+    responses,
+    status,
+    studio,
+    tokens,
+)
 from deepseek.server.service import Service
 
 if TYPE_CHECKING:
@@ -28,7 +40,8 @@ if TYPE_CHECKING:
     from deepseek.server.server_config import ServerConfig
 
 ROUTERS = (
-    health.router, models.router, chat.router, completions.router, tokens.router, status.router, studio.router,
+    health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
+    ranking.router, tokens.router, status.router, studio.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 

@@ -72,7 +72,7 @@ class ChatTask:
 
 @dataclass(slots=True)
 class Said:
-    """What one sample said in one step. delta: the tokens behind it.
+    """What one sample said in one step. delta: the tokens behind it; pieces: the same in order, content and all.
 
     finish_reason: "stop", "length" or "tool_calls", on the last of a sample.
     """
@@ -82,6 +82,7 @@ class Said:
     reasoning: str = ""
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     finish_reason: str | None = None
+    pieces: list[Piece] = field(default_factory=list)
 
 
 class ChatAnswer:
@@ -110,9 +111,12 @@ class ChatAnswer:
             pieces = [*pieces, *parser.finish()]
         said = Said(delta, finish_reason=delta.finish_reason)
         for piece in pieces:
+            if piece.tool_call is not None and self._one_call and piece.tool_call.index > 0:
+                continue
+            said.pieces.append(piece)
             said.content += piece.content
             said.reasoning += piece.reasoning
-            if piece.tool_call is not None and not (self._one_call and piece.tool_call.index > 0):
+            if piece.tool_call is not None:
                 said.tool_calls.append(piece.tool_call)
         if said.tool_calls:
             self._called[delta.sample] = True

@@ -18,6 +18,7 @@ from deepseek.server.errors import ApiError
 
 if TYPE_CHECKING:
     from deepseek.engine.outputs import TokenLogprobs
+    from deepseek.engine.pooling import Pooling
     from deepseek.engine.sample_routing import SampleRouting
     from deepseek.engine.sequence import Request
     from deepseek.sampling import SamplingParams
@@ -45,6 +46,7 @@ class Delta:
 
     token_ids: with the token that ended the sample; n_visible: of them, without one that ended it and prints nothing.
     logprobs: (token id, log-probability, likeliest tokens with theirs) for each token, where asked for.
+    stopped_by: the stop string that ended the sample.
     routing: for each token the experts of the computation that chose it, whose input is the token before.
     prompt_routing: of the computations whose inputs are the prompt's tokens; once.
     """
@@ -55,6 +57,7 @@ class Delta:
     text: str = ""
     logprobs: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)
     finish_reason: str | None = None
+    stopped_by: str | None = None
     routing: "SampleRouting | None" = None
     prompt_routing: "SampleRouting | None" = None
 
@@ -132,6 +135,7 @@ class Answer:
                 delta = deltas[event.sample] = Delta(event.sample)
             delta.text += event.text
             delta.finish_reason = event.finish_reason
+            delta.stopped_by = event.stopped_by
             if event.token_id is not None:
                 delta.token_ids.append(event.token_id)
                 delta.n_visible += event.token_id not in self._ends
@@ -188,11 +192,17 @@ class Pulse:
 
 
 async def begin(
-    service: "Service", make: "Callable[[], tuple[Any, SamplingParams]]", wish: Wish, *, slow: bool = False
+    service: "Service",
+    make: "Callable[[], tuple[Any, SamplingParams]]",
+    wish: Wish,
+    *,
+    slow: bool = False,
+    pooling: "Pooling | None" = None,
 ) -> Answer:
     """Queue a prompt. make: gives prompt (a text or ids) and params; runs in a worker thread, may take its time.
 
-    slow: it may take seconds (grammars); then it holds up only others like it. Raises what is wrong with the request.
+    slow: it may take seconds (grammars); then it holds up only others like it. pooling: nothing is generated, the
+    prompt's hidden states go there. Raises what is wrong with the request.
     """
     service.check_open()
     engine = service.engine
@@ -206,9 +216,11 @@ async def begin(
                 f"max_tokens must be at most {engine.max_model_len}, which prompt and answer may have together "
                 f"(max_model_len), not {params.max_tokens}"
             )
-        return engine.prepare(
+        request = engine.prepare(
             prompt, params, priority=wish.priority, cache_salt=wish.cache_salt, request_id=wish.request_id,
             record_routing=wish.experts is not None,
         )  # fmt: skip
+        request.pooling = pooling
+        return request
 
     return Answer(service, await service.in_thread(prepare, slow=slow), wish)

@@ -99,8 +99,9 @@ class RequestWatch:
         else:
             metrics.between_tokens.observe((now - self._last) / len(events))
         self._last = now
-        metrics.generation_tokens.inc(len(events))
-        metrics.recent.add(generated_tokens=len(events))
+        generated = sum(event.token_id is not None for event in events)
+        metrics.generation_tokens.inc(generated)
+        metrics.recent.add(generated_tokens=generated)
         for event in events:
             if event.finish_reason is not None:
                 metrics.successes.labels(event.finish_reason).inc()

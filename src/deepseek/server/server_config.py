@@ -85,6 +85,12 @@ class ServerConfig:
         "auto", ACCESS, "A JSON line a request on stderr; auto: where that is no terminal."
     )
 
+    response_store: str | None = _setting(
+        None, LIMITS, "SQLite file that keeps responses of /v1/responses; without it they are kept in memory."
+    )
+    response_store_bytes: int = _setting(
+        256 << 20, LIMITS, "Length of all responses kept for an API key; the oldest are forgotten."
+    )
     max_body_bytes: int = _setting(16 << 20, LIMITS, "Length of a request's body.")
     body_seconds: float = _setting(30.0, LIMITS, "Time that a client has to send headers, and again the body.")
     request_seconds: float = _setting(3600.0, LIMITS, "Time from a request to the end of its answer.")
@@ -97,6 +103,7 @@ class ServerConfig:
         EngineConfig.of(self.engine_settings())
         _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)
         _require(self.max_body_bytes > 0, "max_body_bytes", "above 0", self.max_body_bytes)
+        _require(self.response_store_bytes > 0, "response_store_bytes", "above 0", self.response_store_bytes)
         for name in ("body_seconds", "request_seconds", "keep_alive_seconds"):
             _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         _require(self.shutdown_timeout >= 0, "shutdown_timeout", "0 or above", self.shutdown_timeout)

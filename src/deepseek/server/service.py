@@ -15,6 +15,7 @@ from deepseek.server import tool_prompt
 from deepseek.server.errors import ApiError
 from deepseek.server.metrics import Metrics
 from deepseek.server.parsing import REASONING, TOOLS, detect
+from deepseek.server.response_store import ResponseStore
 from deepseek.server.token_views import TokenViews
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Service:
         self.chat_defaults = {**self.sampling_defaults, **_markers_shown(self.tokenizer)}
         self.token_views = TokenViews(self.tokenizer)
         self.metrics = Metrics(engine)
+        self.responses = ResponseStore(config.response_store, config.response_store_bytes)
         self.created = int(time.time())
         self.started = time.monotonic()
         self.is_draining = False
@@ -102,6 +104,7 @@ class Service:
     def close(self) -> None:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
+        self.responses.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,23 @@ class TokenizeRequest(Strict):
         return self
 
 
+class ApplyTemplateRequest(Strict):
+    """The messages of a chat."""
+
+    model: str | None = None
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    tools: list[Tool] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _settle(self) -> Self:
+        if self.continue_final_message and "add_generation_prompt" not in self.model_fields_set:
+            self.add_generation_prompt = False
+        return self
+
+
 class DetokenizeRequest(Strict):
     model: str | None = None
     tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)

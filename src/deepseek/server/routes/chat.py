@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deepseek.errors import GenerationError
 from deepseek.server import sse
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
 from deepseek.server.errors import error_event
@@ -17,6 +16,7 @@ from deepseek.server.generation import Wish
 from deepseek.server.parsing import ToolCallPiece
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.chat import ChatCompletionRequest, NamedToolChoice
+from deepseek.server.reasoning_switch import with_effort
 from deepseek.server.routes.shared import json_response, new_router, serving, usage_of, wish_of
 from deepseek.server.service import Service, new_id
 from deepseek.server.token_views import experts_of
@@ -57,25 +57,10 @@ def _task(service: Service, body: ChatCompletionRequest, wish: Wish) -> ChatTask
         parallel_tool_calls=body.parallel_tool_calls is not False,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
-        template_values=_template_values(service, body),
+        template_values=with_effort(service.template_text, body.chat_template_kwargs, body.reasoning_effort),
         thinking_budget=body.thinking_budget,
         wish=wish,
     )
-
-
-def _template_values(service: Service, body: ChatCompletionRequest) -> dict[str, Any]:
-    values = dict(body.chat_template_kwargs or {})
-    effort, template = body.reasoning_effort, service.template_text
-    if effort is None:
-        return values
-    switches = [name for name in ("enable_thinking", "thinking") if name in template]
-    if "reasoning_effort" in template:
-        values["reasoning_effort"] = effort
-    elif effort == "none" and switches:
-        values |= dict.fromkeys(switches, False)
-    else:
-        raise GenerationError("reasoning_effort cannot be set: this model's chat template does not read it")
-    return values
 
 
 class _Telling:

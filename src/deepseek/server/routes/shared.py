@@ -27,18 +27,25 @@ def serving(request: Request) -> Service:
     return service
 
 
+def tenant_of(request: Request) -> str:
+    """Of its API key; "" where all share."""
+    key: ApiKey | None = request.scope.get(KEY)
+    return key.tenant if key else ""
+
+
 def wish_of(request: Request, body: SamplingFields, request_id: str) -> Wish:
     """What the request wants of the engine; cached prompts stay within its API key's tenant."""
+    experts = "all" if body.routed_experts == "all" else "answer" if body.routed_experts else None
+    return wish_for(request, request_id, priority=body.priority, cache_salt=body.cache_salt, experts=experts)
+
+
+def wish_for(
+    request: Request, request_id: str, *, priority: int = 0, cache_salt: str | None = None, experts: str | None = None
+) -> Wish:
+    """The same for routes with other fields."""
     record: RequestRecord = request.scope[RECORD]
-    key: ApiKey | None = request.scope.get(KEY)
-    experts = body.routed_experts
-    return Wish(
-        request_id=request_id,
-        record=record,
-        priority=body.priority,
-        cache_salt=f"{key.tenant if key else ''}\0{body.cache_salt or ''}",
-        experts="all" if experts == "all" else "answer" if experts else None,
-    )
+    salt = f"{tenant_of(request)}\0{cache_salt or ''}"
+    return Wish(request_id=request_id, record=record, priority=priority, cache_salt=salt, experts=experts)
 
 
 def json_response(value: Any, status: int = 200) -> Response:

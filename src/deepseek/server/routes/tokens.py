@@ -1,4 +1,4 @@
-"""POST /tokenize and /detokenize."""
+"""POST /tokenize, /detokenize and /apply-template."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,7 +8,7 @@ from deepseek.server.chat import ChatTask, chat_prompt
 from deepseek.server.errors import ApiError
 from deepseek.server.gate import RECORD
 from deepseek.server.generation import Wish
-from deepseek.server.protocol.tokens import DetokenizeRequest, TokenizeRequest
+from deepseek.server.protocol.tokens import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 from deepseek.server.routes.shared import json_response, new_router, serving
 from deepseek.server.service import Service
 
@@ -27,9 +27,22 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     return json_response(told)
 
 
+@router.post("/apply-template")
+async def apply_template(body: ApplyTemplateRequest, request: Request) -> Response:
+    """The prompt that a chat becomes, as llama.cpp tells it: the text of the tokens that the model is given."""
+    service = serving(request)
+    service.check_model(body.model)
+    prompt = await service.in_thread(lambda: service.tokenizer.decode(_chat_ids(service, body, request)))
+    return json_response({"prompt": prompt})
+
+
 def _ids(service: Service, body: TokenizeRequest, request: Request) -> list[int]:
     if body.prompt is not None:
         return service.tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens)
+    return _chat_ids(service, body, request)
+
+
+def _chat_ids(service: Service, body: TokenizeRequest | ApplyTemplateRequest, request: Request) -> list[int]:
     task = ChatTask(
         messages=[message.model_dump(exclude_none=True) for message in body.messages or ()],
         tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],

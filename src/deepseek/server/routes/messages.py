@@ -1,0 +1,181 @@
+"""POST /v1/messages and /v1/messages/count_tokens: Anthropic's API."""
+
+import secrets
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deepseek.errors import GenerationError
+from deepseek.sampling import SamplingParams, StructuredOutput
+from deepseek.server import sse
+from deepseek.server.anthropic_messages import chat_messages, function_tools, is_continued
+from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat, chat_prompt
+from deepseek.server.errors import ENVELOPES, ApiError, error_event
+from deepseek.server.generation import Wish
+from deepseek.server.message_stream import MessageStream
+from deepseek.server.protocol import answers
+from deepseek.server.protocol import message_events as out
+from deepseek.server.protocol.messages import CountTokensRequest, MessagesRequest
+from deepseek.server.reasoning_switch import switches, with_effort
+from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
+from deepseek.server.service import Service
+
+PATH = "/v1/messages"
+router = new_router("messages")
+
+_ERROR_KINDS = {"server_error": "api_error", "unavailable_error": "overloaded_error"}
+_TOOL_CHOICES = {"auto": "auto", "none": "none", "any": "required"}
+_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+
+def anthropic_envelope(error: ApiError) -> dict[str, Any]:
+    kind = _ERROR_KINDS.get(error.kind, error.kind)
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+ENVELOPES[PATH] = anthropic_envelope
+
+
+@router.post(PATH)
+async def messages(body: MessagesRequest, request: Request) -> Response:
+    """Answer a chat, whole or as a stream of server-sent events."""
+    service = serving(request)
+    model = service.check_model(body.model)
+    answer_id = f"msg_{secrets.token_hex(16)}"
+    task = _task(service, body, wish_for(request, answer_id, priority=body.priority, cache_salt=body.cache_salt))
+    hide = body.thinking is not None and body.thinking.display == "omitted"
+
+    def telling(answer: ChatAnswer) -> "_Telling":
+        message = out.Message(answer_id, model, _usage(answer), [])
+        return _Telling(service, MessageStream(message, hide_thinking=hide), answer)
+
+    if body.stream:
+        return sse.EventStream(telling(await begin_chat(service, task)).pieces())
+
+    async def complete() -> Response:
+        return await telling(await begin_chat(service, task)).whole()
+
+    return await sse.whole(request, complete())
+
+
+@router.post(f"{PATH}/count_tokens")
+async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
+    """How long the prompt would be."""
+    service = serving(request)
+    service.check_model(body.model)
+    task = _prompt(service, body, wish_for(request, ""), SamplingParams())
+    ids = await service.in_thread(lambda: chat_prompt(service, task))
+    return json_response({"input_tokens": len(ids)})
+
+
+class _Telling:
+    """How one request is answered: the stream's events, or their sum."""
+
+    def __init__(self, service: Service, stream: MessageStream, answer: ChatAnswer) -> None:
+        self._service = service
+        self._stream = stream
+        self._answer = answer
+
+    async def whole(self) -> Response:
+        async with aclosing(self._events()) as events:
+            async for _ in events:
+                pass
+        return json_response(self._stream.message)
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """One for each step."""
+        yield _encoded(self._stream.start())
+        try:
+            async with aclosing(self._events()) as steps:
+                async for events in steps:
+                    yield _encoded(events) if events is not None else _PING
+        except Exception as error:  # noqa: BLE001  the stream has begun: whatever it is, it is told there
+            yield b"event: error\n" + sse.event(error_event(PATH, error))
+
+    async def _events(self) -> AsyncGenerator[list[out.Event] | None, None]:
+        """Those of each step but `message_start`; None where nothing came for a while."""
+        async with aclosing(self._answer.steps()) as steps:
+            async for step in steps:
+                if not step:
+                    yield None
+                for said in step:
+                    events = self._stream.add(said)
+                    if said.finish_reason is not None:
+                        events += self._stream.end(*self._stopped(said), _usage(self._answer))
+                    if events:
+                        yield events
+
+    def _stopped(self, said: Said) -> tuple[str, str | None]:
+        if said.finish_reason == "tool_calls":
+            return "tool_use", None
+        if said.finish_reason == "stop":
+            stop = said.delta.stopped_by
+            return ("end_turn" if stop is None else "stop_sequence"), stop
+        answer = self._answer.answer
+        is_full = answer.prompt_tokens + answer.generated_tokens >= self._service.engine.max_model_len
+        return ("model_context_window_exceeded" if is_full else "max_tokens"), None
+
+
+def _encoded(events: Iterable[out.Event]) -> bytes:
+    parts: list[bytes] = []
+    for event in events:
+        parts += (b"event: ", str(event.__struct_config__.tag).encode(), b"\n", sse.event(answers.encode(event)))
+    return b"".join(parts)
+
+
+def _usage(answer: ChatAnswer) -> out.Usage:
+    told = answer.answer
+    return out.Usage(told.prompt_tokens - told.cached_tokens, told.generated_tokens, told.cached_tokens)
+
+
+def _task(service: Service, body: MessagesRequest, wish: Wish) -> ChatTask:
+    given = {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+        "seed": body.seed,
+        "stop": body.stop_sequences or None,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    params = SamplingParams(**{**service.chat_defaults, **chosen, "max_tokens": body.max_tokens})
+    return _prompt(service, body, wish, params)
+
+
+def _prompt(service: Service, body: CountTokensRequest, wish: Wish, params: SamplingParams) -> ChatTask:
+    continued = is_continued(body)
+    choice = body.tool_choice
+    form = body.output_config.format if body.output_config is not None else None
+    values, budget = _thinking(service, body)
+    return ChatTask(
+        messages=chat_messages(body),
+        sampling=params,
+        wish=wish,
+        structured=None if form is None else StructuredOutput(json_schema=form.schema_),
+        tools=function_tools(body.tools),
+        tool_choice="auto" if choice is None else choice.name or _TOOL_CHOICES[choice.type],
+        parallel_tool_calls=choice is None or not choice.disable_parallel_tool_use,
+        add_generation_prompt=not continued,
+        continue_final_message=continued,
+        template_values=values,
+        thinking_budget=budget,
+    )
+
+
+def _thinking(service: Service, body: CountTokensRequest) -> tuple[dict[str, Any], int | None]:
+    """What the chat template is told of reasoning, and how many tokens of it there may be."""
+    template, wanted = service.template_text, body.thinking
+    effort = body.output_config.effort if body.output_config is not None else None
+    values = with_effort(template, body.chat_template_kwargs, effort, "output_config.effort")
+    if wanted is None:
+        return values, None
+    reasons = service.parsers.reasoning is not None
+    if wanted.type == "enabled" and not reasons:
+        raise GenerationError("thinking.type cannot be enabled: this model does not reason; leave thinking out")
+    names = switches(template)
+    values |= dict.fromkeys(names, wanted.type != "disabled")
+    if wanted.type == "disabled":
+        return values, 0 if reasons and not names else None
+    return values, wanted.budget_tokens
