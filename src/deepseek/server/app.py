@@ -17,10 +17,11 @@ from deepseek.engine.core import EngineFailure
 from deepseek.errors import DeepseekError
 from deepseek.server.access.access_log import AccessLog
 from deepseek.server.access.keys import Keyring
+from deepseek.server.batches.desk import Desk
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.gate import RECORD, Gate
 from deepseek.server.protocol.refusals import refusal
-from deepseek.server.routes import chat, completions, health, models, status, studio, tokens
+from deepseek.server.routes import batches, chat, completions, files, health, models, status, studio, tokens
 from deepseek.server.service import Service
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 ROUTERS = (
     health.router, models.router, chat.router, completions.router, tokens.router, status.router, studio.router,
+    files.router, batches.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 
@@ -43,7 +45,9 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await desk.begin()
         yield
+        await desk.close()
         service.close()
         engine.close()
         if log is not None:
@@ -54,6 +58,7 @@ def build_app(
         description="OpenAI's API with vLLM's extensions. Fields that are not listed are refused by name.",
     )  # fmt: skip
     app.state.service = service
+    desk = app.state.desk = Desk(app, service, keys, {route.path for router in ROUTERS for route in router.routes})
     for router in ROUTERS:
         app.include_router(router)
     for kind in (HTTPException, RequestValidationError, DeepseekError, EngineFailure):

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from functools import partial
 from typing import IO
 
 from deepseek.server.batches.database import Database
@@ -64,7 +65,7 @@ class Files:
     async def content(self, file: StoredFile) -> AsyncIterator[bytes]:
         """Its bytes, some at a time; ends early if it is deleted meanwhile."""
         for place in range(-(-file.bytes // CHUNK_BYTES)):
-            data = await self._database.do(lambda connection, place=place: _chunk(connection, file.number, place))
+            data = await self._database.do(partial(_chunk, number=file.number, place=place))
             if data is None:
                 return
             yield data

@@ -11,7 +11,18 @@ from deepseek.server.batches.database import Database
 from deepseek.server.batches.files import OUTPUT, add_file, chunks_of, found, in_chunks, purge
 from deepseek.server.batches.lines import Rules, WrongLine
 from deepseek.server.batches.records import (
-    CANCELLED, CANCELLING, COMPLETED, FAILED, IN_PROGRESS, OPEN, VALIDATING, Job, Line, new_id, one_file, one_job,
+    CANCELLED,
+    CANCELLING,
+    COMPLETED,
+    FAILED,
+    IN_PROGRESS,
+    OPEN,
+    VALIDATING,
+    Job,
+    Line,
+    new_id,
+    one_file,
+    one_job,
 )  # fmt: skip
 from deepseek.server.errors import ApiError
 
@@ -242,7 +253,8 @@ def _answers(connection: sqlite3.Connection, job: Job, succeeded: int) -> Iterat
 
 def _moved(connection: sqlite3.Connection, job: Job, status: str) -> Job:
     times = {**json.loads(job.times), status: int(time.time())}
-    connection.execute("UPDATE jobs SET status = ?, times = ? WHERE number = ?", (status, json.dumps(times), job.number))
+    values = (status, json.dumps(times), job.number)
+    connection.execute("UPDATE jobs SET status = ?, times = ? WHERE number = ?", values)
     return _present(one_job(connection, job.id), job.id)
 
 

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from deepseek.server.access.access_log import RequestRecord
 from deepseek.server.access.keys import ApiKey
-from deepseek.server.gate import KEY, RECORD
+from deepseek.server.gate import KEY, PRIORITY, RECORD
 from deepseek.server.generation import Answer, Wish
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.fields import SamplingFields
@@ -35,7 +35,7 @@ def wish_of(request: Request, body: SamplingFields, request_id: str) -> Wish:
     return Wish(
         request_id=request_id,
         record=record,
-        priority=body.priority,
+        priority=request.scope.get(PRIORITY, body.priority),
         cache_salt=f"{key.tenant if key else ''}\0{body.cache_salt or ''}",
         experts="all" if experts == "all" else "answer" if experts else None,
     )

