@@ -6,6 +6,7 @@ import sys
 import typer
 
 from deepseek import __version__
+from deepseek.cli.batch import batch
 from deepseek.cli.bench import bench
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
@@ -46,6 +47,7 @@ def _options(
 app.command()(chat)
 app.command()(generate)
 app.command()(serve)
+app.command()(batch)
 app.command()(info)
 app.command()(models)
 app.command()(pull)

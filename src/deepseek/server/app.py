@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -58,7 +59,8 @@ def build_app(
         description="OpenAI's API with vLLM's extensions. Fields that are not listed are refused by name.",
     )  # fmt: skip
     app.state.service = service
-    desk = app.state.desk = Desk(app, service, keys, {route.path for router in ROUTERS for route in router.routes})
+    paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)}
+    desk = app.state.desk = Desk(app, service, keys, paths)
     for router in ROUTERS:
         app.include_router(router)
     for kind in (HTTPException, RequestValidationError, DeepseekError, EngineFailure):

@@ -54,19 +54,21 @@ class Desk:
         """Those that a batch may name here."""
         self._store: Store | None = None
         self._opening = asyncio.Lock()
+        self.model = service.model_names[0]
+        """For which batches are made here."""
 
     async def begin(self) -> None:
         """Go on with what an earlier process left. Raises ConfigError for a store that cannot be read."""
         if (self._folder / NAME).exists():
             try:
-                await self._opened()
+                await self.open()
             except FolderInUse:
                 _log.warning("another server works on the batches in %s: this one takes none", self._folder)
 
     async def store(self) -> Store:
         """Raises ApiError where there can be none."""
         try:
-            return await self._opened()
+            return await self.open()
         except FolderInUse:
             raise ApiError(
                 503, "another server has the folder for files and batches: give this one its own with --data-dir",
@@ -76,7 +78,8 @@ class Desk:
             _log.error("%s", error)
             raise ApiError(500, "the server's storage cannot be opened; its log says why", code="storage") from None
 
-    async def _opened(self) -> Store:
+    async def open(self) -> Store:
+        """Raises FolderInUse, or ConfigError where the folder cannot be used."""
         async with self._opening:
             if self._store is None:
                 self._store = await self._open()

@@ -32,7 +32,7 @@ async def create(body: BatchRequest, request: Request) -> Response:
     expiry = body.output_expires_after
     job = await store.jobs.create(
         owner_of(request), key_name=key.name if key is not None else None, endpoint=body.endpoint,
-        model=service.model_names[0], input_file_id=body.input_file_id, completion_window=body.completion_window,
+        model=desk.model, input_file_id=body.input_file_id, completion_window=body.completion_window,
         window_seconds=body.window_seconds, metadata=body.metadata,
         output_seconds=expiry.seconds if expiry is not None else None,
     )  # fmt: skip
