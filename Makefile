@@ -1,4 +1,4 @@
-# Two commands matter: `make chat` and `make test`. Both work on a fresh machine with Python 3.11+ and make.
+# Three commands matter: `make serve`, `make chat` and `make test`. All work on a fresh machine with Python 3.11+ and make.
 PYTHON ?= python3
 VENV   ?= .venv
 PROMPT ?=
@@ -6,10 +6,13 @@ ARGS   ?=
 PIP     = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test test-all lint types format clean
+.PHONY: help serve chat test test-all lint types format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+serve: $(VENV)/.base  ## set up, fetch the default model, serve API and studio (ARGS="MODEL --port 9000")
+	@$(VENV)/bin/deepseek serve $(ARGS)
 
 chat: $(VENV)/.base  ## set up, fetch the default model, answer PROMPT="..." or open a chat
 	@$(VENV)/bin/deepseek chat $(if $(PROMPT),--prompt "$$PROMPT") $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deepseek.engine.batch import LOGIT_ROWS, Batch, StepCancelled, StepOutput
+from deepseek.engine.batch import LOGIT_ROWS, Batch, Chunk, StepCancelled, StepOutput
 
 VOCAB = 11
 
@@ -71,6 +71,14 @@ def expected(
         history.append((token, False))
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Of the prediction layers. text: the tokens it has seen states of; read: those after, one a layer."""
+
+    text: tuple[int, ...]
+    read: tuple[int, ...]
+
+
 class FakeRunner:
     """Checks every promise that `Chunk` and `Batch` make, and keeps KV as (token, whether in prompt form)."""
 
@@ -83,6 +91,7 @@ class FakeRunner:
         max_sequences: int = 8,
         eos_token_ids: tuple[int, ...] = (),
         context: int = 10_000,
+        prediction_layers: int = 0,
     ) -> None:
         self.config: Any = SimpleNamespace(
             vocab_size=VOCAB, max_position_embeddings=context, eos_token_ids=eos_token_ids, mla=object()
@@ -99,6 +108,9 @@ class FakeRunner:
         self.hold_from = 0  # from this run on
         self.in_run = threading.Event()
         self.closed = False
+        self.prediction_layers = prediction_layers
+        self.entries: list[list[Entry | None]] = [[None] * block_size for _ in range(n_blocks)]
+        self.predicted = 0  # entries
         self.routing: Any = None  # a RoutingRecord, for tests that want experts
         self.pool: Any = None  # set by tests that check that nothing shared is written
         self._cancelled = threading.Event()
@@ -133,6 +145,45 @@ class FakeRunner:
     def copy_block(self, source: int, target: int) -> None:
         self.copies += 1
         self.kv[target] = list(self.kv[source])
+        self.entries[target] = list(self.entries[source])
+
+    def predict(self, chunks: list[Chunk]) -> list[list[int]]:
+        """Checks every promise of `Runner.predict`; every second guess is right."""
+        assert chunks
+        assert sum(chunk.count for chunk in chunks) <= self.max_tokens_per_step
+        written: set[int] = set()
+        drafts = []
+        for chunk in chunks:
+            sequence, end, depth = chunk.sequence, chunk.start + chunk.count, self.prediction_layers
+            ids, size = sequence.token_ids, self.block_size
+            assert chunk.count > 0
+            assert sequence.is_decoding
+            assert not sequence.n_drafts
+            assert end == len(ids) - 1 if chunk.logits == "last" else end <= len(ids) - depth
+            blocks = set(sequence.block_table[chunk.start // size : -(-end // size)])
+            assert written.isdisjoint(blocks)
+            written |= blocks
+            if chunk.logits == "last":
+                assert self.pool is None or not self.pool.is_shared(sequence.block_table[(end - 1) // size])
+            for position in range(chunk.start):
+                entry = self._entry(sequence, position)
+                assert entry is not None
+                assert entry.text == tuple(ids[: position + 1])
+                assert position % size >= size - depth or entry.read == tuple(ids[position + 1 :][:depth])
+            request = sequence.request
+            answer = expected(request.prompt_ids, request.params, len(ids) + depth, sequence.index)
+            guesses = answer[sequence.n_generated :][:depth] if chunk.logits == "last" else []
+            guesses = [(token + (len(ids) + place) % 2) % VOCAB for place, token in enumerate(guesses)]
+            drafts.append(guesses)
+            ids = ids + guesses
+            for position in range(chunk.start, end):
+                entry = Entry(tuple(ids[: position + 1]), tuple(ids[position + 1 :][:depth]))
+                self.entries[sequence.block_table[position // size]][position % size] = entry
+            self.predicted += chunk.count
+        return drafts
+
+    def _entry(self, sequence: Any, position: int) -> "Entry | None":
+        return self.entries[sequence.block_table[position // self.block_size]][position % self.block_size]
 
     def cancel(self) -> None:
         self._cancelled.set()

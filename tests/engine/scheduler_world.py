@@ -7,8 +7,10 @@ from deepseek.engine.advance import advance
 from deepseek.engine.kv_blocks import KVBlocks
 from deepseek.engine.outputs import TokenEvent
 from deepseek.engine.pace import Pace
+from deepseek.engine.prediction import PredictionLayers
 from deepseek.engine.scheduler import Scheduler
 from deepseek.engine.sequence import Request, Sequence
+from deepseek.engine.speculation import Speculator, TextDrafter
 from fake_runner import VOCAB, FakeRunner, HashSampler, expected
 
 
@@ -35,6 +37,8 @@ class World:
         )
         runner.pool = self.blocks.pool
         pace = settings.pop("pace", Pace())
+        if runner.prediction_layers:
+            speculator = Speculator(PredictionLayers(runner, self.blocks), pace, always=True)
         self.scheduler = Scheduler(
             blocks=self.blocks, pace=pace, max_sequences=max_sequences, max_tokens=runner.max_tokens_per_step,
             logit_rows=64, speculator=speculator, **settings,
@@ -92,13 +96,13 @@ class World:
         assert self.blocks.pool.n_free == self.runner.n_blocks
 
 
-class Oracle:
+class Oracle(TextDrafter):
     """Drafts from the known answer, wrong at every `wrong`-th place."""
 
     def __init__(self, wrong: int = 0) -> None:
         self.wrong = wrong
 
-    def draft(self, sequence: Sequence, limit: int) -> list[int]:
+    def guess(self, sequence: Sequence, limit: int) -> list[int]:
         request = sequence.request
         answer = expected(request.prompt_ids, request.params, request.limit + 20, sequence.index)
         begin = sequence.n_generated

@@ -57,13 +57,15 @@ def token_ids(vocabulary: int) -> list[int]:
 
 
 @pytest.fixture
-def halves_in_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine keeps keys, values and latents in 16 bits; so does the reference here."""
+def halves_of_latents(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine keeps latents as halves; so does the reference here. Its keys and values are closer than that."""
+    if CASES[name].mla is None:
+        return
     append = GrowingTensor.append
     monkeypatch.setattr(GrowingTensor, "append", lambda self, new: append(self, new.half().float()))
 
 
-@pytest.mark.usefixtures("halves_in_the_cache")
+@pytest.mark.usefixtures("halves_of_latents")
 @pytest.mark.parametrize("name", CASES)
 def test_prompt_and_cached_steps_equal_the_reference(name: str, tmp_path: Path) -> None:
     model, runner = made(CASES[name], tmp_path)
@@ -76,10 +78,10 @@ def test_prompt_and_cached_steps_equal_the_reference(name: str, tmp_path: Path) 
     for place in range(PROMPT, TOKENS):
         logits.append(runner.run(Batch([Chunk(running, place, 1, "last")])).logits.copy())
     found = np.concatenate(logits)
-    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3  # where a value falls on another half
+    assert np.abs(found - expected).max() / np.abs(expected).max() < 1e-3  # what the cache rounds
 
 
-@pytest.mark.parametrize("heads", [{"head_dim": 320}, {"num_attention_heads": 20, "num_key_value_heads": 1}])
+@pytest.mark.parametrize("heads", [{"head_dim": 320}, {"num_attention_heads": 49, "num_key_value_heads": 1}])
 def test_heads_without_room_are_refused(heads: dict[str, int], tmp_path: Path) -> None:
     random_model(replace(CASES["llama"], **heads)).save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="use --backend torch"):

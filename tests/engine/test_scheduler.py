@@ -269,3 +269,28 @@ def test_a_cancelled_step_did_not_happen() -> None:
         world.step()
     world.check(request)
     world.check_all_returned()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_prediction_layers_make_up_for_what_preemption_took(layers: int) -> None:
+    """The fake runner checks that entries before those computed are there, and of the right text."""
+    world = World(FakeRunner(n_blocks=9, prediction_layers=layers), caching=False)
+    requests = [world.add([place] * 6, Params(max_tokens=20, seed=1)) for place in range(3)]
+    world.run()
+    for request in requests:
+        world.check(request)
+    assert sum(request.metrics.preemptions for request in requests)
+    assert all(request.metrics.accepted_tokens for request in requests)
+    world.check_all_returned()
+
+
+def test_a_prefix_that_others_have_predicted_is_not_predicted_again() -> None:
+    world = World(FakeRunner(prediction_layers=1))
+    prompt = [number % 5 for number in range(33)]
+    world.add(prompt, Params(max_tokens=6))
+    world.run()
+    before = world.runner.predicted
+    assert before >= 33
+    world.add([*prompt, 7, 8], Params(max_tokens=3))
+    world.run()
+    assert world.runner.predicted - before < 10

@@ -23,16 +23,24 @@ class Arrivals(RuleBasedStateMachine):
 
     @initialize(
         n_blocks=st.integers(9, 24), max_sequences=st.integers(1, 5), spare=st.integers(1, 20), caching=st.booleans(),
-        drafter=st.sampled_from([None, *DRAFTERS]), max_decode_steps=st.sampled_from([1, 4, 8]),
+        drafter=st.sampled_from([None, *DRAFTERS, 1, 3]), max_decode_steps=st.sampled_from([1, 4, 8]),
     )  # fmt: skip
     def start(
-        self, n_blocks: int, max_sequences: int, spare: int, caching: bool, drafter: str | None, max_decode_steps: int
+        self,
+        n_blocks: int,
+        max_sequences: int,
+        spare: int,
+        caching: bool,
+        drafter: str | int | None,
+        max_decode_steps: int,
     ) -> None:
         pace = Pace()
         for rows in range(1, 6):
             pace.observe(rows, 0, 0.001)
-        runner = FakeRunner(n_blocks=n_blocks, max_sequences=max_sequences, max_tokens=max_sequences + spare)
-        speculator = drafter and Speculator(DRAFTERS[drafter], pace, max_drafts=4, always=True)
+        layers = drafter if isinstance(drafter, int) else 0
+        runner = FakeRunner(n_blocks=n_blocks, max_sequences=max_sequences, max_tokens=max_sequences + spare,
+                            prediction_layers=layers)  # fmt: skip
+        speculator = isinstance(drafter, str) and Speculator(DRAFTERS[drafter], pace, max_drafts=4, always=True)
         self.world = World(runner, max_sequences=max_sequences, caching=caching, pace=pace,
                            speculator=speculator or None, max_decode_steps=max_decode_steps)  # fmt: skip
         self.alive: list[Request] = []

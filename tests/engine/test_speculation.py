@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from deepseek.engine.pace import Pace
-from deepseek.engine.speculation import Guessing, PromptLookup, Speculator
+from deepseek.engine.speculation import Guessing, PromptLookup, Speculator, TextDrafter
 
 
 def sequence(ids: list[int]) -> Any:
@@ -26,7 +26,7 @@ def sequence(ids: list[int]) -> Any:
     ],
 )
 def test_prompt_lookup(ids: list[int], drafts: list[int]) -> None:
-    assert PromptLookup(3).draft(sequence(ids), 4) == drafts
+    assert PromptLookup(3).guess(sequence(ids), 4) == drafts
 
 
 def test_prompt_lookup_keeps_up_with_a_growing_sequence() -> None:
@@ -35,7 +35,7 @@ def test_prompt_lookup_keeps_up_with_a_growing_sequence() -> None:
     lookup = PromptLookup(2)
     for end in range(1, len(ids) + 1):
         growing.token_ids = ids[:end]
-        assert lookup.draft(growing, 3) == PromptLookup(2).draft(sequence(ids[:end]), 3)
+        assert lookup.guess(growing, 3) == PromptLookup(2).guess(sequence(ids[:end]), 3)
 
 
 def pace_of(seconds: dict[int, float]) -> Pace:
@@ -45,11 +45,17 @@ def pace_of(seconds: dict[int, float]) -> Pace:
     return pace
 
 
-class Guesses:
+class Guesses(TextDrafter):
     """Always the same guesses."""
 
-    def draft(self, sequence: Any, limit: int) -> list[int]:
+    def guess(self, sequence: Any, limit: int) -> list[int]:
         return [7] * limit
+
+
+def proposed(speculator: Speculator, one: Any, rows: int, room: int) -> list[int]:
+    """For a single sequence."""
+    (drafts,) = speculator.propose([(one, room)], rows, room)
+    return drafts
 
 
 @pytest.mark.parametrize(
@@ -65,15 +71,27 @@ def test_as_many_guesses_as_pay(share: float, seconds: dict[int, float], count: 
     speculator = Speculator(Guesses(), pace_of(seconds), max_drafts=8)
     one = sequence([1])
     one.guessing = Guessing(share)
-    assert len(speculator.propose(one, 1, 100)) == count
+    assert len(proposed(speculator, one, 1, 100)) == count
 
 
 def test_many_rows_make_a_guess_worth_less() -> None:
     """Beside fifteen others, the same extra time slows sixteen sequences to speed up one."""
     one = sequence([1])
     one.guessing = Guessing(0.6)
-    assert Speculator(Guesses(), pace_of({1: 1.0, 3: 1.2})).propose(one, 1, 2)
-    assert not Speculator(Guesses(), pace_of({16: 1.0, 18: 1.2})).propose(one, 16, 2)
+    assert proposed(Speculator(Guesses(), pace_of({1: 1.0, 3: 1.2})), one, 1, 2)
+    assert not proposed(Speculator(Guesses(), pace_of({16: 1.0, 18: 1.2})), one, 16, 2)
+
+
+class SlowGuesses(Guesses):
+    def seconds(self, sequences: int) -> float:
+        return 0.5 * sequences
+
+
+def test_guesses_that_take_long_to_make_must_gain_as_much() -> None:
+    for drafter, count in ((Guesses(), 1), (SlowGuesses(), 0)):
+        one = sequence([1])
+        one.guessing = Guessing(0.5)
+        assert len(proposed(Speculator(drafter, pace_of({1: 1.0, 2: 1.1, 9: 9.0})), one, 1, 1)) == count
 
 
 def test_guessing_stops_where_it_does_not_pay_and_is_tried_again_ever_less() -> None:
@@ -81,7 +99,7 @@ def test_guessing_stops_where_it_does_not_pay_and_is_tried_again_ever_less() -> 
     one = sequence([1])
     tries = []
     for step in range(3000):
-        if drafts := speculator.propose(one, 1, 100):
+        if drafts := proposed(speculator, one, 1, 100):
             tries.append(step)
             speculator.learn(one, len(drafts), 0)
         one.token_ids.append(1)
@@ -96,7 +114,7 @@ def test_what_looked_bad_for_a_while_is_tried_again() -> None:
     speculator = Speculator(Guesses(), pace)
     one = sequence([1])
     for _ in range(5000):
-        drafts = speculator.propose(one, 1, 100)
+        drafts = proposed(speculator, one, 1, 100)
         if drafts:
             speculator.learn(one, len(drafts), len(drafts))
         for rows in {1, 1 + len(drafts)}:
@@ -109,11 +127,11 @@ def test_good_guesses_go_on() -> None:
     speculator = Speculator(Guesses(), pace_of({1: 1.0, 2: 1.1, 9: 2.0}))
     one = sequence([1])
     for _ in range(200):
-        drafts = speculator.propose(one, 1, 100)
+        drafts = proposed(speculator, one, 1, 100)
         assert drafts
         speculator.learn(one, len(drafts), len(drafts))
     assert len(drafts) == 8
-    assert len(speculator.propose(one, 1, 3)) == 3
+    assert len(proposed(speculator, one, 1, 3)) == 3
 
 
 def test_pace_between_and_beyond_what_was_measured() -> None:

@@ -51,7 +51,11 @@ def products() -> None:
 
 
 def attention() -> None:
-    for shape in (Shape(heads=6, key_heads=2, size=80), Shape(heads=7, key_heads=1, size=12, window=5, normed=True)):
+    for shape in (
+        Shape(heads=6, key_heads=2, size=80),
+        Shape(heads=7, key_heads=1, size=12, window=5, normed=True),
+        Shape(heads=7, key_heads=1, size=80, code_bytes=1),
+    ):
         sequence = Sequence.random(np.random.default_rng(1), shape, 70, [2, 0, 1])
         Cache(shape, 3).step([(sequence, 0, 70)], threads=3)
 

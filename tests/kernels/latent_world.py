@@ -17,7 +17,7 @@ from deepseek.engine.decoder_plan import DecoderPlan, Pool, layer_cache_bytes
 from deepseek.engine.latent_plan import emit_latent_attention
 from deepseek.engine.plan_builder import PlanBuilder
 from deepseek.engine.step_tables import StepTables
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.plan import PRIVATE_ROWS
 from deepseek.kernels.team import team_of
 from deepseek.models.attention import AttentionInputs, LatentForm

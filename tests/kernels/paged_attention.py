@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepseek.kernels import attention
-from deepseek.kernels.attention import BLOCK, TILE_ROWS
+from deepseek.kernels import attention_store as op
+from deepseek.kernels.attention import TILE_ROWS
+from deepseek.kernels.attention_store import BLOCK, LARGEST_BYTE, LARGEST_VALUE, LONGEST
 from deepseek.kernels.plan import STATE_PARTS, STATE_TILES
 from deepseek.packing import Floats
 from kernel_plans import THREADS_AT_MOST, Plan, floats, int32, room
 
 EPSILON = 1e-6
-F16_MAX = np.float32(65504)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Shape:
     interleaved: bool = False
     normed: bool = False
     rotated: int | None = None  # elements of a head, all by default
+    code_bytes: int = 2
 
     @property
     def width(self) -> int:
@@ -54,21 +56,18 @@ class Sequence:
 
 @dataclass
 class Cache:
-    """Blocks of two layers, of which the second is used. Slots of no token hold NaN; padding of a head holds zeros."""
+    """Blocks of two layers, of which the second is used. Slots of no token hold NaN as factors and any codes."""
 
     shape: Shape
     blocks: int
     seed: int = 0
-    pool: NDArray[np.float16] = field(init=False)
+    pool: NDArray[np.uint8] = field(init=False)
 
     def __post_init__(self) -> None:
         rng, shape = np.random.default_rng(self.seed), self.shape
-        self._half = shape.key_heads * shape.width * BLOCK
-        self.pool = room((self.blocks, 4 * self._half), np.float16)
-        self.pool[...] = np.nan
-        keys = self.pool[:, 2 * self._half : 3 * self._half].reshape(self.blocks, shape.key_heads, shape.width, BLOCK)
-        values = self.pool[:, 3 * self._half :].reshape(self.blocks, shape.key_heads, BLOCK, shape.width)
-        keys[:, :, shape.size :], values[..., shape.size :] = 0, 0
+        self._layer = shape.key_heads * op.head_bytes(shape.width, shape.code_bytes)
+        self.pool = room((self.blocks, 2 * self._layer), np.uint8)
+        self.pool[...] = 0xFF  # NaN as float32
         self.scale = np.array([shape.size**-0.5], np.float32)
         angles = np.arange(4096)[:, None] * 0.5 ** np.arange(shape.turned // 2)
         self.cosines, self.sines = (np.ascontiguousarray(f(angles), np.float32) for f in (np.cos, np.sin))
@@ -102,26 +101,27 @@ class Cache:
         room_for = tables.shape[1] * BLOCK
         plan.state[STATE_PARTS] = attention.parts_of(room_for) if in_parts else 0
         columns = {
-            attention.QUERIES: queries, attention.QUERY_STRIDE: queries.strides[0],
-            attention.KEYS: keys, attention.KEY_STRIDE: keys.strides[0],
-            attention.VALUES: values, attention.VALUE_STRIDE: values.strides[0],
-            attention.OUT: out, attention.OUT_STRIDE: out.strides[0],
-            attention.HEADS: shape.heads, attention.KEY_HEADS: shape.key_heads,
-            attention.HEAD_DIM: shape.size, attention.WIDTH: shape.width,
-            attention.POOL: self.pool, attention.BLOCK_BYTES: self.pool.strides[0],
-            attention.KEYS_AT: 4 * self._half, attention.VALUES_AT: 6 * self._half,
-            attention.POSITIONS: int32(positions), attention.CHUNKS: int32(numbers),
-            attention.TABLES: tables, attention.TABLE_STRIDE: tables.strides[0], attention.TILES: int32(tiles),
-            attention.WINDOW: shape.window, attention.SCALE: self.scale,
-            attention.SCRATCH: room((THREADS_AT_MOST, attention.SCRATCH_BYTES), np.uint8),
-            attention.COSINES: self.cosines, attention.SINES: self.sines,
-            attention.ROTATED: shape.turned, attention.INTERLEAVED: int(shape.interleaved),
-            attention.QUERY_NORM: self.norms[0] if shape.normed else 0,
-            attention.KEY_NORM: self.norms[1] if shape.normed else 0,
-            attention.EPSILON: np.array([EPSILON], np.float32),
-            attention.PARTS: room((attention.parts_bytes(shape.heads, shape.width, room_for),), np.uint8),
+            op.QUERIES: queries, op.QUERY_STRIDE: queries.strides[0],
+            op.KEYS: keys, op.KEY_STRIDE: keys.strides[0],
+            op.VALUES: values, op.VALUE_STRIDE: values.strides[0],
+            op.OUT: out, op.OUT_STRIDE: out.strides[0],
+            op.HEADS: shape.heads, op.KEY_HEADS: shape.key_heads,
+            op.HEAD_DIM: shape.size, op.WIDTH: shape.width,
+            op.POOL: self.pool, op.BLOCK_BYTES: self.pool.strides[0],
+            op.CACHE_AT: self._layer, op.CODE_BYTES: shape.code_bytes,
+            op.POSITIONS: int32(positions), op.CHUNKS: int32(numbers),
+            op.TABLES: tables, op.TABLE_STRIDE: tables.strides[0], op.TILES: int32(tiles),
+            op.WINDOW: shape.window, op.SCALE: self.scale,
+            op.SCRATCH: room((THREADS_AT_MOST, attention.SCRATCH_BYTES), np.uint8),
+            op.SCRATCH_STRIDE: attention.SCRATCH_BYTES,
+            op.COSINES: self.cosines, op.SINES: self.sines,
+            op.ROTATED: shape.turned, op.INTERLEAVED: int(shape.interleaved),
+            op.QUERY_NORM: self.norms[0] if shape.normed else 0,
+            op.KEY_NORM: self.norms[1] if shape.normed else 0,
+            op.EPSILON: np.array([EPSILON], np.float32),
+            op.PARTS: room((attention.parts_bytes(shape.heads, shape.width, room_for),), np.uint8),
         }  # fmt: skip
-        plan.add(attention.rotate_and_store, columns)
+        plan.add(op.rotate_and_store, columns)
         plan.add(attention.attend, columns)
         plan.add(attention.join, columns)
         plan.run(threads)
@@ -129,24 +129,45 @@ class Cache:
         parts = np.split(out[:, : shape.heads * shape.size], np.cumsum([n for _, _, n in chunks])[:-1])
         return [part.copy() for part in parts]
 
-    def definition(self, sequence: Sequence) -> NDArray[np.float64]:
-        """softmax(q k^T) v of every token, after a step that stored them, with the keys as they are in the cache.
+    def stored(self, table: list[int], tokens: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Keys and values of a sequence as they are in the cache, (tokens, key heads, size)."""
+        shape, kind = self.shape, np.dtype(f"i{self.shape.code_bytes}")
+        heads = self.pool[table, self._layer :].reshape(len(table), shape.key_heads, -1)
+        codes, factors = np.split(heads, [2 * BLOCK * shape.code_bytes * shape.width], axis=-1)
+        keys, values = np.split(np.ascontiguousarray(codes).view(kind), 2, axis=-1)
+        keys = keys.reshape(*keys.shape[:2], -1, BLOCK, 2).transpose(0, 3, 1, 2, 4)
+        values = values.reshape(*values.shape[:2], BLOCK // 2, -1, 2).transpose(0, 2, 4, 1, 3)
+        scales = np.ascontiguousarray(factors).view(np.float32).reshape(len(table), shape.key_heads, 2, BLOCK)
+        widened = []
+        for place, part in enumerate((keys, values)):
+            rows = part.reshape(-1, shape.key_heads, shape.width).astype(np.float64)
+            factor = scales[:, :, place].transpose(0, 2, 1).reshape(-1, shape.key_heads, 1)
+            assert not rows[:tokens, :, shape.size :].any()
+            widened.append((rows * factor)[:tokens, :, : shape.size])
+        return widened[0], widened[1]
 
-        Those are checked here too. A key next to the middle of two halves may be rounded to either.
-        """
+    def _rounding(self, rows: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        """How far a cached number may be from what was stored, (tokens, key heads, 1)."""
+        largest = np.abs(rows).max(axis=-1, keepdims=True)
+        if self.shape.code_bytes == 1:
+            return 0.5 / LARGEST_BYTE * largest
+        return (
+            0.5 / LONGEST * np.linalg.norm(rows, axis=-1, keepdims=True)
+            if place == 0
+            else 0.5 / LARGEST_VALUE * largest
+        )
+
+    def definition(self, sequence: Sequence) -> NDArray[np.float64]:
+        """softmax(q k^T) v of every token, after a step that stored them, with what is in the cache, checked here."""
         shape, tokens = self.shape, len(sequence.queries)
         queries = self._turned(sequence.queries.reshape(tokens, shape.heads, -1), self.norms[0])
-        keys = self._turned(sequence.keys.reshape(tokens, shape.key_heads, -1), self.norms[1])
-        values = sequence.values.reshape(tokens, shape.key_heads, -1)
-        keys, values = (
-            np.clip(part.astype(np.float32), -F16_MAX, F16_MAX).astype(np.float16).astype(np.float64)
-            for part in (keys, values)
+        given = (
+            self._turned(sequence.keys.reshape(tokens, shape.key_heads, -1), self.norms[1]),
+            sequence.values.reshape(tokens, shape.key_heads, -1).astype(np.float64),
         )
-        stored = self.pool[:, 2 * self._half : 3 * self._half].reshape(-1, shape.key_heads, shape.width, BLOCK)
-        stored = stored[sequence.table].transpose(0, 3, 1, 2).reshape(-1, shape.key_heads, shape.width)
-        stored = stored[:tokens, :, : shape.size].astype(np.float64)
-        np.testing.assert_allclose(stored, keys, rtol=2.0**-10, atol=1e-6 * np.abs(keys).max())
-        keys = stored
+        keys, values = self.stored(sequence.table, tokens)
+        for place, (wanted, there) in enumerate(zip(given, (keys, values), strict=True)):
+            assert (np.abs(there - wanted) <= 1.01 * self._rounding(wanted, place) + 1e-6 * np.abs(wanted).max()).all()
         group = shape.heads // shape.key_heads
         out = np.zeros(queries.shape)
         ahead = np.arange(tokens)[:, None] - np.arange(tokens)

@@ -59,9 +59,12 @@ def brain_floats() -> np.ndarray:
 
 
 def attention() -> np.ndarray:
-    shape = Shape(heads=6, key_heads=2, size=80, window=45, normed=True)
-    sequence = Sequence.random(np.random.default_rng(2), shape, 70, [2, 0, 1], size=3)
-    return Cache(shape, 3).step([(sequence, 0, 70)])[0]
+    found = []
+    for code_bytes in (1, 2):
+        shape = Shape(heads=6, key_heads=2, size=80, window=45, normed=True, code_bytes=code_bytes)
+        sequence = Sequence.random(np.random.default_rng(2), shape, 70, [2, 0, 1], size=3)
+        found.append(Cache(shape, 3).step([(sequence, 0, 70)])[0])
+    return np.concatenate(found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real server in a thread, on a free port; and a tiny model with experts, a tokenizer of bytes and a chat template."""
+"""A real server in a thread, on a free port; and a tiny model with experts, a byte tokenizer and a chat template."""
 
 import json
 import threading

@@ -93,7 +93,16 @@ def test_hosts() -> None:
     origins = Origins("127.0.0.1", ["api.example"], [])
     for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000", "192.168.0.7", "api.example", "a.localhost"):
         origins.check(host, None)
-    for host in (None, "", "evil.example", "127.0.0.1.evil.example:80", "a b", "localhost:8000:1", "[::1", "x@localhost"):
+    for host in (
+        None,
+        "",
+        "evil.example",
+        "127.0.0.1.evil.example:80",
+        "a b",
+        "localhost:8000:1",
+        "[::1",
+        "x@localhost",
+    ):
         with pytest.raises(ApiError):
             origins.check(host, None)
     Origins("127.0.0.1", ["*"], []).check("evil.example", None)
@@ -150,3 +159,13 @@ def test_log_lines_are_json_and_one_each() -> None:
 def test_request_ids(guarded: Live) -> None:
     assert guarded.client.get("/health", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert guarded.client.get("/health", headers={"x-request-id": "a b"}).headers["x-request-id"] != "a b"
+
+
+def test_a_proxy_may_leave_the_root_path_or_take_it_away(tiny_folder: Path) -> None:
+    with live(tiny_engine(tiny_folder), root_path="/llm", api_key=("sk",)) as server:
+        address = server.url.removesuffix("/llm")
+        for path in ("/llm/health", "/health", "/", "/llm/"):
+            assert server.client.get(f"{address}{path}").status_code == 200
+        for path in ("/llm/v1/models", "/v1/models"):
+            assert server.client.get(f"{address}{path}").status_code == 401
+            assert server.client.get(f"{address}{path}", headers=bearer("sk")).status_code == 200

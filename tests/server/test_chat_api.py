@@ -147,3 +147,12 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
 def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["smollm2"]
     assert client.models.retrieve("smollm2").id == "smollm2"
+
+
+def test_the_page_and_its_files(smollm2: Live) -> None:
+    page = smollm2.client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert smollm2.client.get("/", headers={"If-None-Match": page.headers["etag"]}).status_code == 304
+    for name in ("files.py", "../app.py", "%2e%2e/app.py", "..%2fapp.py", "/etc/passwd", ""):
+        assert smollm2.client.get(f"/studio/{name}").status_code == 404

@@ -86,9 +86,8 @@ def test_who_leaves_before_the_first_token(tiny_folder: Path) -> None:
 
 def test_who_leaves_while_waiting(tiny_folder: Path) -> None:
     with small(tiny_folder) as (server, brake):
-        first = begin(server, max_tokens=30)
-        until(lambda: server.engine.load().running == 1)
         brake.pull()
+        first = begin(server, max_tokens=30)
         assert brake.at_step.wait(30)
         second = begin(server, stream=True)
         until(lambda: server.engine.load().waiting == 1)
@@ -149,7 +148,7 @@ def test_an_answer_may_not_take_for_ever(tiny_folder: Path) -> None:
 
 
 def test_the_end_of_the_engine_is_told_in_streams(tiny_folder: Path) -> None:
-    with small(tiny_folder) as (server, brake):
+    with small(tiny_folder) as (server, _):
         with server.client.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -164,7 +163,7 @@ def test_the_end_of_the_engine_is_told_in_streams(tiny_folder: Path) -> None:
 
 
 def test_a_failed_step_is_our_fault_and_only_its_requests(tiny_folder: Path) -> None:
-    with small(tiny_folder) as (server, brake):
+    with small(tiny_folder) as (server, _):
         runner = server.engine._core._runner
         good = runner.run
         runner.run = lambda batch: 1 / 0  # type: ignore[method-assign, assignment, return-value]
@@ -221,14 +220,15 @@ def test_a_signal_lets_answers_end_and_takes_no_new_ones(process: tuple[subproce
 def test_a_second_signal_does_not_wait(process: tuple[subprocess.Popen[str], str]) -> None:
     running, address = process
     body = {**LONG, "max_tokens": 2000, "n": 32, "stream": True}
-    with httpx.Client(base_url=address, timeout=60) as client:
-        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):  # noqa: SIM117  one is within the other
-            with client.stream("POST", "/v1/completions", json=body) as answer:
-                lines = answer.iter_lines()
-                next(lines)
-                running.send_signal(signal.SIGTERM)
-                running.send_signal(signal.SIGINT)  # two of the same kind may arrive as one
-                for _ in lines:
-                    pass
+    with (
+        httpx.Client(base_url=address, timeout=60) as client,
+        client.stream("POST", "/v1/completions", json=body) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        running.send_signal(signal.SIGTERM)
+        running.send_signal(signal.SIGINT)  # two of the same kind may arrive as one
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            list(lines)
         running.communicate(timeout=60)
-        assert running.returncode != 0
+    assert running.returncode != 0

@@ -61,5 +61,8 @@ def test_internals_are_the_servers(tiny: Live) -> None:
 
 
 def test_effort_none_turns_reasoning_off(tiny: Live, smollm2: Live) -> None:
-    assert "reasoning_content" not in tiny.chat("hello", reasoning_effort="none", max_tokens=4).json()["choices"][0]["message"]
+    assert (
+        "reasoning_content"
+        not in tiny.chat("hello", reasoning_effort="none", max_tokens=4).json()["choices"][0]["message"]
+    )
     assert smollm2.chat("hello", reasoning_effort="none", max_tokens=4).status_code == 400

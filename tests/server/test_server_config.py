@@ -72,7 +72,9 @@ def test_help_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_line_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[ServerConfig] = []
     monkeypatch.setattr(verb, "run", seen.append)
-    words = "model.gguf -t 3 -c 4096 -np 5 --cache-type-k f16 --no-enable-prefix-caching --api-key a --api-key b --port 0"
+    words = (
+        "model.gguf -t 3 -c 4096 -np 5 --cache-type-k f16 --no-enable-prefix-caching --api-key a --api-key b --port 0"
+    )
     result = CliRunner().invoke(app, ["serve", *words.split()])
     assert result.exit_code == 0, result.output
     (config,) = seen

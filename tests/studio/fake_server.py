@@ -1,14 +1,16 @@
 """Speaks the server's API from a script, so that the page can be shown what a real model rarely says.
 
-The last user message chooses the script: "hold" sends three tokens and waits for `release`, "drop" breaks off after three,
-"refuse" is refused, "long" stops at the token limit; anything else that is in SCRIPTS; else PLAIN.
+The last user message chooses the script: "hold" sends three tokens and waits for `release`, "drop" breaks off
+after three, "refuse" is refused, "long" stops at the token limit; anything else that is in SCRIPTS; else PLAIN.
 Run it to develop the page: python tests/studio/fake_server.py [PORT]
 """
 
+import contextlib
 import json
 import math
 import random
 import re
+import socket
 import sys
 import threading
 import time
@@ -19,8 +21,10 @@ from typing import Any
 from deepseek.server.studio.files import studio_file
 
 LAYERS, EXPERTS, ACTIVE = 6, 16, 4
-PLAIN = """A **mixture-of-experts** model works like a hospital: at the door a nurse (the *router*) looks at each patient and \
-sends them to the two doctors who know that illness best.
+LATENCIES = ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds")
+BALANCE = ("entropy", "gini", "max_vio", "top_share")
+PLAIN = """A **mixture-of-experts** model works like a hospital: at the door a nurse (the *router*) looks at each \
+patient and sends them to the two doctors who know that illness best.
 
 | part | in the hospital | in the model |
 |---|---|---|
@@ -39,7 +43,8 @@ HOSTILE = """Hello <script>window.hacked = 1</script><img src=x onerror="window.
 
 [link](javascript:window.hacked=3) [safe](https://example.com/) ![pixel](/stolen.png?secret)
 
-<style>body { display: none }</style><svg onload="window.hacked = 4"></svg><iframe srcdoc="<script>parent.hacked=5</script>"></iframe>
+<style>body { display: none }</style><svg onload="window.hacked = 4"></svg>
+<iframe srcdoc="<script>parent.hacked=5</script>"></iframe>
 
 `<script>window.hacked = 6</script>`
 
@@ -47,7 +52,8 @@ HOSTILE = """Hello <script>window.hacked = 1</script><img src=x onerror="window.
 </code></pre><img src=x onerror="window.hacked = 7">
 ```
 
-<form action="/stolen"><input name="a" onfocus="window.hacked = 8" autofocus></form> <a href="data:text/html,<script>1</script>">data</a>
+<form action="/stolen"><input name="a" onfocus="window.hacked = 8" autofocus></form>
+<a href="data:text/html,<script>1</script>">data</a>
 """
 SCRIPTS = {
     "hostile": (HOSTILE, HOSTILE),
@@ -81,18 +87,17 @@ def pieces_of(text: str) -> list[str]:
     return re.findall(r"\s*[\w]+|\s*[^\w\s]|\s+", text)
 
 
-def routing(text: str, token: int, model: dict[str, Any]) -> dict[str, Any]:
+def routing(text: str, model: dict[str, Any]) -> list[Any]:
     """Depends on the token's text alone, so that equal words go to equal experts."""
     draw = random.Random(text)
     shape = model["experts"]
-    experts, weights = [], []
+    layers = []
     for _ in shape["layers"]:
         scores = [math.exp(draw.gauss(0, 1) - 0.02 * expert) for expert in range(shape["n_routed_experts"])]
         best = sorted(range(len(scores)), key=lambda expert: -scores[expert])[:ACTIVE]
         total = sum(scores[expert] for expert in best)
-        experts.append(best)
-        weights.append([scores[expert] / total for expert in best])
-    return {"token": token, "experts": experts, "weights": weights}
+        layers.append([best, [scores[expert] / total for expert in best]])
+    return layers
 
 
 def logprob(text: str) -> dict[str, Any]:
@@ -110,7 +115,9 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Silent: the tests read `requests`."""
 
-    def reply(self, status: int, body: bytes, kind: str = "application/json", headers: dict[str, str] | None = None) -> None:
+    def reply(
+        self, status: int, body: bytes, kind: str = "application/json", headers: dict[str, str] | None = None
+    ) -> None:
         self.send_response(status)
         for name, text in {"Content-Type": kind, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, text)
@@ -121,7 +128,9 @@ class Handler(BaseHTTPRequestHandler):
         self.reply(status, json.dumps(value).encode())
 
     def refuse(self, status: int, message: str, parameter: str | None = None) -> None:
-        self.reply_json({"error": {"message": message, "type": "invalid_request_error", "param": parameter, "code": None}}, status)
+        self.reply_json(
+            {"error": {"message": message, "type": "invalid_request_error", "param": parameter, "code": None}}, status
+        )
 
     def is_allowed(self) -> bool:
         key = self.server.state.api_key
@@ -162,20 +171,31 @@ class Handler(BaseHTTPRequestHandler):
         return next(model for model in self.server.state.models if model["id"] == body["model"])
 
     def completion(self, body: dict[str, Any]) -> None:
-        words = pieces_of(body["prompt"])
-        routed = [routing(word, place - len(words), self.model_of(body)) for place, word in enumerate(words)]
-        self.reply_json({"choices": [{"index": 0, "text": "", "finish_reason": "length", "routed_experts": routed}]})
+        if body.get("stream"):
+            self.text(body)
+            return
+        routed = [routing(word, self.model_of(body)) for word in pieces_of(body["prompt"])]
+        self.reply_json(
+            {"choices": [{"index": 0, "text": "", "finish_reason": "length", "prompt_routed_experts": routed}]}
+        )
+
+    def text(self, body: dict[str, Any]) -> None:
+        self.begin_stream()
+        for word in (" so", " on"):
+            logprobs = {"tokens": [word], "token_logprobs": [-0.5], "top_logprobs": None, "text_offset": [0]}
+            routed = [routing(word, self.model_of(body))]
+            self.event({"choices": [{"index": 0, "text": word, "logprobs": logprobs, "routed_experts": routed}]})
+        self.end_stream()
 
     def chat(self, body: dict[str, Any]) -> None:
         question = next(message["content"] for message in reversed(body["messages"]) if message["role"] == "user")
         if question == "refuse":
             return self.refuse(400, "temperature must be at most 2", "temperature")
+        if self.model_of(body)["id"] == "fake-base":
+            return self.refuse(400, "this model has no chat template", "messages")
         if question == "hold" and self.server.holding.is_set():
             question = "held"
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
+        self.begin_stream()
         try:
             self.stream(body, question)
         except (BrokenPipeError, ConnectionResetError):
@@ -184,11 +204,13 @@ class Handler(BaseHTTPRequestHandler):
     def stream(self, body: dict[str, Any], question: str) -> None:
         state = self.server.state
         reasoning, content = SCRIPTS.get(question, ("", PLAIN))
-        words = [("reasoning_content", word) for word in pieces_of(reasoning)] + [("content", word) for word in pieces_of(content)]
+        words = [("reasoning_content", word) for word in pieces_of(reasoning)] + [
+            ("content", word) for word in pieces_of(content)
+        ]
         if body.get("continue_final_message"):
             words = [("content", word) for word in pieces_of(" and so it goes on.")]
         finish = "stop"
-        if question == "long":
+        if question == "long" and not body.get("continue_final_message"):
             words, finish = words[:5], "length"
         for place, (kind, word) in enumerate(words):
             if question in ("hold", "drop") and place == 3:
@@ -196,19 +218,34 @@ class Handler(BaseHTTPRequestHandler):
                     self.server.holding.set()
                     state.release.wait(60)
                 if question == "drop" or self.server.is_closing:
-                    return self.break_off()
+                    self.break_off()
+                    return
             time.sleep(state.pace)
             state.generated += 1
             choice: dict[str, Any] = {"index": 0, "delta": {kind: word}, "finish_reason": None}
             if body.get("logprobs"):
                 choice["logprobs"] = {"content": [logprob(word)]}
-            if body.get("routed_experts") and place:
-                choice["routed_experts"] = [routing(words[place - 1][1], place - 1, self.model_of(body))]
+            if body.get("routed_experts"):
+                choice["routed_experts"] = [routing(word, self.model_of(body))]
             self.event({"choices": [choice]})
         self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
         details = {"cached_tokens": 32}
-        usage = {"prompt_tokens": 40, "completion_tokens": len(words), "total_tokens": 40 + len(words), "prompt_tokens_details": details}
+        usage = {
+            "prompt_tokens": 40,
+            "completion_tokens": len(words),
+            "total_tokens": 40 + len(words),
+            "prompt_tokens_details": details,
+        }
         self.event({"choices": [], "usage": usage})
+        self.end_stream()
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def end_stream(self) -> None:
         self.part(b": a comment\r\n\r\ndata: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
 
@@ -239,14 +276,26 @@ def status_of(state: FakeState) -> dict[str, Any]:
         "uptime_seconds": time.monotonic() - state.started,
         "model": state.models[0]["id"] if state.models else None,
         "draining": False,
-        "requests": {"running": 3, "waiting": 1, "finished": 165, "failed": 0, "cancelled": 2, "rejected": 4, "max_running": 64, "max_waiting": 256},
+        "requests": {"running": 3, "waiting": 1, "finished": 165, "rejected": 4, "max_running": 64, "max_waiting": 256},
         "tokens": {"prompt": 9120, "generated": 20_000 + state.generated, "cached": 3000},
-        "kv_cache": {"used_blocks": 120, "total_blocks": 512, "cached_blocks": 210, "block_tokens": 32, "bytes": 377_487_360},
+        "kv_cache": {
+            "used_blocks": 120,
+            "total_blocks": 512,
+            "cached_blocks": 210,
+            "block_tokens": 32,
+            "bytes": 360 << 20,
+        },
         "prefix_cache": {"queries": 9120, "hits": 3000},
-        "memory": {"resident_bytes": 812_000_000, "weights_bytes": 92_000_000, "kv_cache_bytes": 377_487_360, "total_bytes": 25_769_803_776, "available_bytes": 18_000_000_000},
-        "latency": {name: latency for name in ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds")},
-        "experts": {"layers": layers, **{name: [even.random() for _ in layers] for name in ("entropy", "gini", "max_vio", "top_share")}} if shape else None,
-    }  # fmt: skip
+        "memory": {
+            "resident_bytes": 774 << 20,
+            "weights_bytes": 88 << 20,
+            "kv_cache_bytes": 360 << 20,
+            "total_bytes": 24 << 30,
+            "available_bytes": 17 << 30,
+        },
+        "latency": dict.fromkeys(LATENCIES, latency),
+        "experts": {"layers": layers, **{name: [even.random() for _ in layers] for name in BALANCE}} if shape else None,
+    }
 
 
 class FakeServer(ThreadingHTTPServer):
@@ -259,11 +308,16 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.state, self.root = state, root
         self.is_closing = False
+        self.connections: set[socket.socket] = set()
         self.holding = threading.Event()  # a "hold" answer has sent its three tokens
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}{self.root}/"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
 
     def __enter__(self) -> "FakeServer":
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -274,6 +328,9 @@ class FakeServer(ThreadingHTTPServer):
         self.state.release.set()
         self.shutdown()
         self.server_close()
+        for connection in self.connections:  # those that are kept alive would still be answered
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 if __name__ == "__main__":

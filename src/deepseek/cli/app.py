@@ -1,5 +1,6 @@
 """The table of verbs, and the one place where errors become messages and exit codes."""
 
+import gc
 import os
 import sys
 
@@ -31,6 +32,9 @@ app = typer.Typer(
 )
 
 
+_OBJECTS_A_COLLECTION = 100_000  # vocabularies and imports make many that stay: looking at them took a tenth of a start
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"deepseek {__version__}")
@@ -60,6 +64,7 @@ app.command()(perplexity)
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a mendable error (said in one message), 2 wrong usage, 130 interrupted."""
+    gc.set_threshold(_OBJECTS_A_COLLECTION)
     try:
         app()
     except DeepseekError as error:

@@ -89,8 +89,20 @@ class Runner(Protocol):
         """Raises StepCancelled after `cancel`; anything else it raises fails the requests of the batch."""
         ...
 
+    prediction_layers: int
+    """How many tokens `predict` guesses; 0: it must not be called."""
+
+    def predict(self, chunks: list[Chunk]) -> list[list[int]]:
+        """Run all prediction layers over entries [start, start + count) of each chunk's sequence, between two runs.
+
+        Entry i of layer d reads token i + 1 + d, which must be there, or for logits "last" (the chunk ends with the
+        last computed token) be a guess of the layer before. Those chunks get a guess a layer, others none. Raises
+        StepCancelled.
+        """
+        ...
+
     def copy_block(self, source: int, target: int) -> None:
-        """Copy the KV of a block, all layers; between two runs."""
+        """Copy the KV of a block, all layers, and what else is kept of its tokens; between two runs."""
         ...
 
     def cancel(self) -> None:

@@ -30,6 +30,7 @@ class BlockPool:
         self._block_of: dict[bytes, int] = {}
         self._empty = list(range(n_blocks - 1, -1, -1))
         self._cached: OrderedDict[int, None] = OrderedDict()
+        self._predicted = [False] * n_blocks
 
     @property
     def n_free(self) -> int:
@@ -49,6 +50,7 @@ class BlockPool:
             block, _ = self._cached.popitem(last=False)
             self._forget(block)
         self._references[block] = 1
+        self._predicted[block] = False
         return block
 
     def share(self, block: int) -> None:
@@ -72,6 +74,14 @@ class BlockPool:
 
     def is_shared(self, block: int) -> bool:
         return self._references[block] > 1
+
+    def is_predicted(self, block: int) -> bool:
+        """Whether `note_predicted` was called since it was taken."""
+        return self._predicted[block]
+
+    def note_predicted(self, block: int) -> None:
+        """The prediction layers' entries are there for all tokens of this full block (`prediction`)."""
+        self._predicted[block] = True
 
     def publish(self, block: int, key: bytes) -> None:
         """Let `find` find this full block. Where another has the key already, that one stays."""

@@ -13,22 +13,28 @@ from deepseek.engine.plan_builder import Floats, Matrix, PlanBuilder
 from deepseek.engine.step_tables import StepTables
 from deepseek.families.rotation import rotation_table, softmax_mscale
 from deepseek.kernels import attention as attention_op
+from deepseek.kernels import attention_store as store_op
 from deepseek.kernels import rows as rows_op
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.linear import ADD, GATED
 from deepseek.kernels.plan import ALWAYS, NEVER, STATE_LOGIT_ROWS
 
 if TYPE_CHECKING:
     from deepseek.engine.expert_plan import ExpertRooms
     from deepseek.engine.latent_plan import LatentRooms
+    from deepseek.engine.prediction_plan import HiddenStates
     from deepseek.engine.routing_record import RoutingRecord
 
 _VECTOR = 16
+CODE_BYTES = 2
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l]."""
+    """The KV cache: block `n` begins at address + n * block_bytes, and layer `l` of it at offsets[l].
+
+    Prediction layers that are run come after the last.
+    """
 
     address: int
     block_bytes: int
@@ -40,12 +46,12 @@ def head_width(config: ModelConfig) -> int:
 
 
 def layer_cache_bytes(config: ModelConfig) -> int:
-    """Of one layer in one block of tokens, in halves."""
+    """Of one layer in one block of tokens."""
     if config.mla is not None:
         from deepseek.kernels.latent import latent_cache_bytes
 
         return int(latent_cache_bytes(config))
-    return 2 * config.num_key_value_heads * head_width(config) * BLOCK * 2
+    return config.num_key_value_heads * store_op.head_bytes(head_width(config), CODE_BYTES)
 
 
 class DecoderPlan:
@@ -69,11 +75,14 @@ class DecoderPlan:
         self.latent_rooms: LatentRooms | None = None
         self.routing_record: RoutingRecord | None = None
 
-    def emit(self) -> None:
-        self._embed()
+    def emit(self, states: "HiddenStates | None" = None) -> None:
+        """A step. states: where the final hidden states of its rows are kept; x holds them normed then."""
+        self.embed()
         for layer in range(self.config.num_hidden_layers):
-            self._layer(layer)
-        self._head()
+            self.layer(layer)
+        self.head("model.norm.weight")
+        if states is not None:
+            states.emit_store(self)
         self.choices.emit(self)
 
     def shared(self, use: str, columns: int) -> Floats:
@@ -82,7 +91,7 @@ class DecoderPlan:
             self._shared[use] = self.builder.floats(columns)
         return self._shared[use]
 
-    def _embed(self) -> None:
+    def embed(self) -> None:
         tensor = self.builder.store.tensors["model.embed_tokens.weight"]
         assert tensor.rows_dtype is not None
         self.builder.add(
@@ -98,7 +107,7 @@ class DecoderPlan:
             },
         )
 
-    def _layer(self, layer: int) -> None:
+    def layer(self, layer: int) -> None:
         at = f"model.layers.{layer}."
         if self.config.mla is not None:
             from deepseek.engine.latent_plan import emit_latent_attention
@@ -149,7 +158,7 @@ class DecoderPlan:
             builder.linear(x, matrix, out, barrier=barrier)
         mixed = self.shared("mixed", output.inputs)
         columns = self._attention_columns(layer, at, queries, keys, values, mixed)
-        builder.add(attention_op.rotate_and_store, columns)
+        builder.add(store_op.rotate_and_store, columns)
         builder.add(attention_op.attend, columns)
         builder.add(attention_op.join, columns)
         mixed_codes = builder.prepare(mixed, output)
@@ -158,7 +167,7 @@ class DecoderPlan:
     def _attention_columns(
         self, layer: int, at: str, queries: Floats, keys: Floats, values: Floats, mixed: Floats
     ) -> dict[int, int]:
-        config, tables, op = self.config, self.tables, attention_op
+        config, tables, op = self.config, self.tables, store_op
         width, offset = head_width(config), self.pool.offsets[layer]
         scale = config.head_dim**-0.5 * softmax_mscale(config.rope) if config.mla else config.head_dim**-0.5
         return {
@@ -169,11 +178,12 @@ class DecoderPlan:
             op.HEADS: config.num_attention_heads, op.KEY_HEADS: config.num_key_value_heads,
             op.HEAD_DIM: config.head_dim, op.WIDTH: width,
             op.POOL: self.pool.address, op.BLOCK_BYTES: self.pool.block_bytes,
-            op.KEYS_AT: offset, op.VALUES_AT: offset + config.num_key_value_heads * width * BLOCK * 2,
+            op.CACHE_AT: offset, op.CODE_BYTES: CODE_BYTES,
             op.POSITIONS: int(tables.positions.ctypes.data), op.CHUNKS: int(tables.chunk_of.ctypes.data),
             op.TABLES: int(tables.block_tables.ctypes.data), op.TABLE_STRIDE: tables.block_tables.strides[0],
             op.TILES: int(tables.tiles.ctypes.data), op.WINDOW: config.window_of(layer) or 0,
-            op.SCRATCH: self._attention_scratch, op.COSINES: self.cosines, op.SINES: self.sines,
+            op.SCRATCH: self._attention_scratch, op.SCRATCH_STRIDE: attention_op.SCRATCH_BYTES,
+            op.COSINES: self.cosines, op.SINES: self.sines,
             op.ROTATED: config.rope_dim, op.INTERLEAVED: int(config.rope.interleaved),
             op.SCALE: self.builder.memory.number(scale),
             op.QUERY_NORM: self.builder.vector(at + "self_attn.q_norm.weight"),
@@ -192,12 +202,13 @@ class DecoderPlan:
         )
         return int(self.builder.memory.zeros(size, "uint8").ctypes.data)
 
-    def _head(self) -> None:
+    def head(self, norm_name: str) -> None:
+        """logits = head(norm(x)) of the rows that want them."""
         builder, config = self.builder, self.config
         head = builder.matrix("lm_head")
         normed = None if head.packing.is_integer else self.shared("normed", config.hidden_size)
         codes = builder.prepare(
-            self.x, head, norm=builder.vector("model.norm.weight"), epsilon=config.rms_norm_eps, normed=normed,
+            self.x, head, norm=builder.vector(norm_name), epsilon=config.rms_norm_eps, normed=normed,
             index=int(self.tables.logit_rows.ctypes.data), rows_slot=STATE_LOGIT_ROWS,
         )  # fmt: skip
         builder.linear(normed or codes, head, self.logits, rows_slot=STATE_LOGIT_ROWS)

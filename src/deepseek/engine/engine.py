@@ -23,10 +23,11 @@ from deepseek.engine.mailboxes import LoopMailbox, ThreadMailbox
 from deepseek.engine.outputs import Generation
 from deepseek.engine.pace import Pace
 from deepseek.engine.pooling import Pooling, PoolingKind, check_pooling
+from deepseek.engine.prediction import PredictionLayers
 from deepseek.engine.prompts import Prompt, Prompts, RequestOptions, TextTokenizer
 from deepseek.engine.scheduler import Scheduler
 from deepseek.engine.sequence import Request, TokenSampler
-from deepseek.engine.speculation import PromptLookup, Speculator
+from deepseek.engine.speculation import Drafter, PromptLookup, Speculator
 from deepseek.engine.streams import AsyncTokenStream, TokenStream
 from deepseek.errors import ConfigError, GenerationError
 from deepseek.progress import Report, silent
@@ -287,11 +288,7 @@ def _scheduler(config: EngineConfig, runner: Runner) -> Scheduler:
         raise ConfigError(
             f"max_num_batched_tokens ({max_tokens}) must be above max_num_seqs ({max_sequences}): raise the first"
         )
-    pace = Pace()
-    speculator = None
-    if config.speculation != "off":
-        always = config.speculation == "always"
-        speculator = Speculator(PromptLookup(), pace, max_drafts=config.max_drafts, always=always)
+    pace, step_seconds = Pace(), config.step_milliseconds / 1000
     blocks = KVBlocks(
         n_blocks=runner.n_blocks,
         block_size=runner.block_size,
@@ -299,6 +296,13 @@ def _scheduler(config: EngineConfig, runner: Runner) -> Scheduler:
         caching=config.enable_prefix_caching,
         forms_differ=runner.config.mla is not None,
     )
+    speculator = None
+    if config.speculation != "off":
+        drafter: Drafter = PromptLookup()
+        if runner.prediction_layers:
+            drafter = PredictionLayers(runner, blocks, step_seconds=step_seconds)
+        always = config.speculation == "always"
+        speculator = Speculator(drafter, pace, max_drafts=config.max_drafts, always=always)
     return Scheduler(
         blocks=blocks,
         pace=pace,
@@ -306,6 +310,6 @@ def _scheduler(config: EngineConfig, runner: Runner) -> Scheduler:
         max_tokens=max_tokens,
         logit_rows=max(runner.max_sequences, LOGIT_ROWS),
         max_decode_steps=config.max_decode_steps,
-        step_seconds=config.step_milliseconds / 1000,
+        step_seconds=step_seconds,
         speculator=speculator,
     )

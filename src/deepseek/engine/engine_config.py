@@ -8,6 +8,7 @@ from deepseek.checkpoint.packed.choose import Quantize
 from deepseek.errors import ConfigError
 
 Speculation = Literal["auto", "always", "off"]
+SpeculativeMethod = Literal["auto", "mtp", "ngram"]
 CacheDtype = Literal["auto", "f16"]
 
 
@@ -24,6 +25,8 @@ class EngineConfig:
     kv_cache_bytes: memory for KV; None: chosen by the loader. kv_cache_dtype: "auto", which is "f16".
     enable_prefix_caching: KV of earlier prompts and answers is found again.
     speculation: "auto": guess tokens where that is measured to pay; "always": whenever there is a guess; "off".
+    speculative_method: who guesses; "mtp": the checkpoint's prediction layers, as many tokens at once as there are
+    layers; "ngram": look-up in the prompt and answer; "auto": the first where the checkpoint has such layers.
     max_drafts: tokens guessed at once. max_decode_steps: tokens that the runner may generate in one call.
     record_routing: count which experts are used, over all requests; a request may ask for its own tokens besides.
     step_milliseconds: a step that others wait for is not made longer by prompts, nor by several decode steps in one.
@@ -40,6 +43,7 @@ class EngineConfig:
     kv_cache_dtype: CacheDtype = "auto"
     enable_prefix_caching: bool = True
     speculation: Speculation = "auto"
+    speculative_method: SpeculativeMethod = "auto"
     max_drafts: int = 8
     max_decode_steps: int = 8
     step_milliseconds: float = 100.0
@@ -52,7 +56,11 @@ class EngineConfig:
                 whole = isinstance(value, int) and not isinstance(value, bool)
                 _require(whole and value > 0, field.name, "a whole number above 0", value)
         _require(self.activation_bits in (None, 8, 16), "activation_bits", "8, 16 or None", self.activation_bits)
-        for name, kind in (("speculation", Speculation), ("kv_cache_dtype", CacheDtype)):
+        for name, kind in (
+            ("speculation", Speculation),
+            ("speculative_method", SpeculativeMethod),
+            ("kv_cache_dtype", CacheDtype),
+        ):
             choices, value = get_args(kind), getattr(self, name)
             _require(value in choices, name, f"one of {', '.join(choices)}", value)
         for name in ("enable_prefix_caching", "record_routing"):

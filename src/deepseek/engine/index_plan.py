@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepseek.engine.plan_builder import Codes, CodesKind, Floats, Matrix
 from deepseek.kernels import indexer as op
 from deepseek.kernels import latent as latent_op
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import LatentCache
 from deepseek.kernels.plan import ALWAYS, NEVER
 

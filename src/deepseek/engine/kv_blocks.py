@@ -115,6 +115,7 @@ class KVBlocks:
             self.pool.share(block)
         target.n_computed = source.n_computed
         target.n_published = source.n_published
+        target.n_predicted = source.n_predicted
         target.prefix_keys = source.prefix_keys[: source.n_published]
 
     def release(self, sequence: Sequence) -> None:
@@ -122,7 +123,7 @@ class KVBlocks:
         for block in reversed(sequence.block_table):
             self.pool.release(block)
         sequence.block_table = []
-        sequence.n_computed = sequence.n_published = 0
+        sequence.n_computed = sequence.n_published = sequence.n_predicted = 0
 
     def held_prefix(self, sequence: Sequence) -> int:
         """For a sequence that waits: blocks of its prefix that others hold, so that they cost nothing."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from deepseek.checkpoint.packed import ensure_packed
 from deepseek.config import ModelConfig
-from deepseek.engine.decoder_plan import layer_cache_bytes
 from deepseek.engine.engine_config import EngineConfig
-from deepseek.engine.runner import CpuRunner
+from deepseek.engine.runner import CpuRunner, block_bytes
 from deepseek.errors import ConfigError
-from deepseek.kernels.attention import BLOCK, MAX_WIDTH, TILE_ROWS
+from deepseek.kernels.attention import TILE_ROWS
+from deepseek.kernels.attention_store import BLOCK, MAX_WIDTH
 from deepseek.kernels.team import default_threads
 from deepseek.progress import Report, silent
 
@@ -35,7 +35,8 @@ def load_runner(
             f"max_model_len is {config.max_model_len}, but this model takes {model.max_position_embeddings} tokens "
             "(max_position_embeddings)"
         )
-    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(model, config, length)
+    predicts = _predicts(model, config)
+    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(config, length, block_bytes(model, predicts=predicts))
     bits = config.activation_bits or (16 if store.data.nbytes < SMALL_MODEL_BYTES else 8)
     return CpuRunner(
         store,
@@ -45,6 +46,7 @@ def load_runner(
         max_tokens_per_step=config.max_num_batched_tokens,
         max_sequences=config.max_num_seqs,
         wide_activations=bits == 16,
+        predicts=predicts,
         report=report,
     )
 
@@ -59,15 +61,22 @@ def _check_heads(model: ModelConfig) -> None:
         )
 
 
-def block_bytes(model: ModelConfig) -> int:
-    """KV of BLOCK tokens, all layers."""
-    return layer_cache_bytes(model) * model.num_hidden_layers
+def _predicts(model: ModelConfig, config: EngineConfig) -> bool:
+    """Whether the checkpoint's prediction layers are to draft. Raises ConfigError if they are asked for but missing."""
+    if config.speculation == "off" or config.speculative_method == "ngram":
+        return False
+    if config.speculative_method == "mtp" and not model.num_nextn_predict_layers:
+        raise ConfigError(
+            "speculative_method is mtp, but this checkpoint has no prediction layers (num_nextn_predict_layers is 0): "
+            "use ngram or auto"
+        )
+    return model.num_nextn_predict_layers > 0
 
 
-def _default_kv_bytes(model: ModelConfig, config: EngineConfig, length: int) -> int:
+def _default_kv_bytes(config: EngineConfig, length: int, bytes_a_block: int) -> int:
     """What all sequences at full length would fill, but no more than a share of the memory that is free."""
-    wanted = config.max_num_seqs * -(-length // BLOCK) * block_bytes(model)
-    return max(block_bytes(model), min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
+    wanted = config.max_num_seqs * -(-length // BLOCK) * bytes_a_block
+    return max(bytes_a_block, min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
 
 
 def free_memory() -> int:

@@ -6,6 +6,7 @@ Everything here happens once, when a model is loaded; addresses stay valid becau
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -324,8 +325,17 @@ class PlanBuilder:
             }
         self.add(linear_kernel(packing), values, barrier)
 
+    @property
+    def operations(self) -> int:
+        """How many there are until now."""
+        return len(self._table)
+
     def finish(self) -> Job:
         """The table with its counters."""
+        return self.finish_in_parts()[0]
+
+    def finish_in_parts(self, *ends: int) -> list[Job]:
+        """A job up to each of `ends`, numbers of operations, and one of the rest; they share state and buffers."""
         self._report("preparing kernels", len(self._kernels), len(self._kernels), "kernels")
         table = self.memory.zeros(len(self._table) * ROW_FIELDS, "int64").reshape(-1, ROW_FIELDS)
         line = 64 * self.threads  # of counters: one cache line for each thread
@@ -336,7 +346,10 @@ class PlanBuilder:
                     table[number, column] = value
             table[number, COUNTER] = counters.ctypes.data + line * number
             table[number - 1, [HINT, HINT_BYTES]] = columns.get(HINT, 0), columns.get(HINT_BYTES, 0)
-        return Job(table, counters, self.state)
+        words, bounds = line // 8, (0, *ends, len(table))
+        return [
+            Job(table[begin:end], counters[begin * words : end * words], self.state) for begin, end in pairwise(bounds)
+        ]
 
 
 def _codes_columns(codes: Codes) -> dict[int, int]:

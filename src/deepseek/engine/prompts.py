@@ -72,7 +72,9 @@ def check_prompt(ids: list[int], vocab_size: int, max_model_len: int) -> None:
         )
     wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
     if wrong is not None:
-        raise GenerationError(f"token id {wrong} is outside the vocabulary of {vocab_size}: use this model's tokenizer")
+        raise GenerationError(
+            f"the prompt's token id {wrong} is outside the vocabulary of {vocab_size}: use this model's tokenizer"
+        )
 
 
 def settle(params: SamplingParams | None, fields: dict[str, Any]) -> tuple[SamplingParams, RequestOptions]:

@@ -5,25 +5,35 @@ from numpy.typing import NDArray
 
 from deepseek.checkpoint.packed import PackedStore
 from deepseek.config import ModelConfig
-from deepseek.engine.batch import LOGIT_ROWS, Batch, StepCancelled, StepOutput
+from deepseek.engine.batch import LOGIT_ROWS, Batch, Chunk, StepCancelled, StepOutput
 from deepseek.engine.decoder_plan import DecoderPlan, Pool, layer_cache_bytes
 from deepseek.engine.plan_builder import PlanBuilder
 from deepseek.engine.pooling import normed_rows
+from deepseek.engine.prediction_plan import HiddenStates, emit_prediction_layers, hidden_cache_bytes
 from deepseek.engine.routing_record import RoutingRecord
 from deepseek.engine.step_tables import StepTables
 from deepseek.errors import GenerationError
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.plan import PRIVATE_ROWS, STATE_ROUND
 from deepseek.kernels.team import Team, team_of
 from deepseek.progress import Report, silent
+
+
+def block_bytes(config: ModelConfig, *, predicts: bool = False) -> int:
+    """What BLOCK tokens keep in the cache: KV of all layers; predicts: of prediction layers and what these read too."""
+    layers, bytes_a_layer = config.num_hidden_layers, layer_cache_bytes(config)
+    if not predicts:
+        return bytes_a_layer * layers
+    return bytes_a_layer * (layers + config.num_nextn_predict_layers) + hidden_cache_bytes(config)
 
 
 class CpuRunner:
     """Implements `batch.Runner` for a packed store. Its KV memory is taken from the system as it is first used.
 
     threads: members of the process's team. kv_cache_bytes: for keys and values. max_model_len: tokens of one sequence.
-    max_tokens_per_step: rows of a step. wide_activations: 16 bits instead of 8. routing: what records which experts
-    each token used, off until it is started; None for a model without experts.
+    max_tokens_per_step: rows of a step. wide_activations: 16 bits instead of 8. predicts: run the checkpoint's
+    prediction layers when asked; they have their KV and the hidden states of all tokens beside the model's KV.
+    routing: what records which experts each token used, off until it is started; None for a model without experts.
     """
 
     def __init__(
@@ -36,6 +46,7 @@ class CpuRunner:
         max_tokens_per_step: int,
         max_sequences: int,
         wide_activations: bool = False,
+        predicts: bool = False,
         report: Report = silent,
     ) -> None:
         config = store.config
@@ -48,8 +59,10 @@ class CpuRunner:
         self.activation_bits = 16 if wide_activations else 8
         self._team: Team = team_of(threads)
         builder = PlanBuilder(store, rows=max_tokens_per_step, threads=threads, wide=wide_activations, report=report)
-        layer_bytes, layers = layer_cache_bytes(config), config.num_hidden_layers
-        self.n_blocks = max(1, kv_cache_bytes // (layer_bytes * layers))
+        self.prediction_layers = config.num_nextn_predict_layers if predicts else 0
+        layer_bytes, layers = layer_cache_bytes(config), config.num_hidden_layers + self.prediction_layers
+        self.nbytes_a_block = block_bytes(config, predicts=predicts)
+        self.n_blocks = max(1, kv_cache_bytes // self.nbytes_a_block)
         self._pool = builder.memory.zeros(self.n_blocks * layer_bytes * layers, "uint8").reshape(self.n_blocks, -1)
         pool = Pool(
             int(self._pool.ctypes.data), layer_bytes * layers, tuple(layer_bytes * layer for layer in range(layers))
@@ -67,9 +80,15 @@ class CpuRunner:
         plan = DecoderPlan(builder, config, self._tables, pool, max_model_len=max_model_len)
         self.routing = RoutingRecord.of(config, max_tokens_per_step) if config.moe is not None else None
         plan.routing_record = self.routing
-        plan.emit()
+        self._states = None
+        if self.prediction_layers:
+            self._states = HiddenStates(
+                builder.memory, config, self._tables, n_blocks=self.n_blocks, rows=max_tokens_per_step
+            )
+        plan.emit(self._states)
         self._choices = plan.choices
-        self._job = builder.finish()
+        begins = emit_prediction_layers(plan, self._states) if self._states else []
+        self._job, *self._prediction_jobs = builder.finish_in_parts(*begins)
         self._logits = plan.logits.array[:, : config.vocab_size]
         self._hidden = plan.x.array[:, : config.hidden_size]
         self._memory = builder.memory
@@ -78,11 +97,6 @@ class CpuRunner:
     def nbytes(self) -> int:
         """Memory set aside beside the weights: KV, buffers and tables."""
         return self._memory.nbytes
-
-    @property
-    def nbytes_a_block(self) -> int:
-        """KV of block_size tokens, all layers."""
-        return int(self._pool.shape[1])
 
     @property
     def weight_bytes(self) -> int:
@@ -106,14 +120,37 @@ class CpuRunner:
             raise GenerationError("the model's logits are not numbers: its weights are damaged (deepseek verify)")
         return StepOutput(self._logits[:0], tokens)
 
+    def predict(self, chunks: list[Chunk]) -> list[list[int]]:
+        assert self._states is not None
+        rows = sum(chunk.count for chunk in chunks)
+        ending = [chunk.sequence.token_ids for chunk in chunks if chunk.logits == "last"]
+        lengths = [len(ids) for ids in ending]
+        try:
+            for depth, job in enumerate(self._prediction_jobs, start=1):
+                wanted = self._tables.fill(chunks, ahead=depth)
+                self._states.choose_rows(rows)
+                if self._team.run(job, shared=rows > PRIVATE_ROWS):
+                    raise StepCancelled
+                for ids, token in zip(ending, self._logits[:wanted].argmax(axis=1).tolist(), strict=True):
+                    ids.append(token)  # the next layer reads it
+            drafts = iter([ids[length:] for ids, length in zip(ending, lengths, strict=True)])
+        finally:
+            for ids, length in zip(ending, lengths, strict=True):
+                del ids[length:]
+        return [next(drafts) if chunk.logits == "last" else [] for chunk in chunks]
+
     def _normed(self, rows: int) -> NDArray[np.float32]:
         """The last step's hidden states after the final norm."""
+        if self._states is not None:
+            return self._hidden[:rows].copy()
         norm = self.store.tensors["model.norm.weight"]
         weight = self.store.data[norm.offset : norm.offset + 4 * norm.inputs].view(np.float32)
         return normed_rows(self._hidden[:rows], weight, self.config.rms_norm_eps)
 
     def copy_block(self, source: int, target: int) -> None:
         self._pool[target] = self._pool[source]
+        if self._states is not None:
+            self._states.copy_block(source, target)
 
     def cancel(self) -> None:
         self._team.cancel()

@@ -132,14 +132,13 @@ class Scheduler:
         room = min(self._max_tokens, self._logit_rows) - len(self.running)
         if decoding < len(self.running):
             room //= 2  # prompts want tokens too
-        proposals = {}
-        for sequence in self.running:
-            if room > 0 and sequence.is_decoding:
-                left = sequence.request.limit - len(sequence.token_ids) - 1
-                if drafts := self.speculator.propose(sequence, decoding, min(room, left)):
-                    proposals[sequence] = drafts
-                    room -= len(drafts)
-        return proposals
+        candidates = [
+            (sequence, sequence.request.limit - len(sequence.token_ids) - 1)
+            for sequence in self.running
+            if sequence.is_decoding
+        ]
+        drafts = self.speculator.propose(candidates, decoding, room)
+        return {sequence: some for (sequence, _), some in zip(candidates, drafts, strict=True) if some}
 
     def _steps_at_once(self) -> int:
         """Decode steps that one batch may take: a power of two; reserves their blocks if it is above one."""

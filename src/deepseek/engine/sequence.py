@@ -84,6 +84,7 @@ class Sequence:
         "key",
         "n_computed",
         "n_drafts",
+        "n_predicted",
         "n_prompt",
         "n_published",
         "prefix_keys",
@@ -105,6 +106,8 @@ class Sequence:
         """Unverified tokens at the end of token_ids; 0 between steps."""
         self.n_published = 0
         """Full blocks at the start that the prefix cache has seen."""
+        self.n_predicted = 0
+        """Entries of the prediction layers, from the first on, whose KV is in the blocks (`prediction`)."""
         self.prefix_keys: list[bytes] = []
         """Prefix-cache keys of the first full blocks, as far as known."""
         self.draft_state: Any = None

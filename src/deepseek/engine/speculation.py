@@ -19,14 +19,39 @@ _TRIAL = 2  # guesses made after a pause, whatever they are thought to cost
 
 
 class Drafter(Protocol):
-    """Guesses. Keeps what it knows of a sequence in `sequence.draft_state`."""
+    """Guesses, for all sequences of a step at once. May keep what it knows of one in `sequence.draft_state`."""
 
-    def draft(self, sequence: Sequence, limit: int) -> list[int]:
-        """Up to `limit` tokens that may follow, none where there is nothing to go by. Cheap: called every step."""
+    def promise(self, sequence: Sequence, limit: int) -> int:
+        """How many guesses, up to `limit`, `draft` may give; 0 where there is nothing to go by. Cheap: asked always."""
+        ...
+
+    def draft(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        """For each sequence and number of tokens: at most so many that may follow."""
+        ...
+
+    def seconds(self, sequences: int) -> float:
+        """What `draft` takes for so many sequences; 0.0 while nothing is known, or if it is nothing."""
         ...
 
 
-class PromptLookup:
+class TextDrafter:
+    """A drafter that goes by a sequence's tokens alone and takes no time to speak of."""
+
+    def guess(self, sequence: Sequence, limit: int) -> list[int]:
+        """Up to `limit` tokens that may follow."""
+        raise NotImplementedError
+
+    def promise(self, sequence: Sequence, limit: int) -> int:
+        return len(self.guess(sequence, limit))
+
+    def draft(self, wanted: list[tuple[Sequence, int]]) -> list[list[int]]:
+        return [self.guess(sequence, count) for sequence, count in wanted]
+
+    def seconds(self, sequences: int) -> float:
+        return 0.0
+
+
+class PromptLookup(TextDrafter):
     """What followed the last time that the newest `ngram` tokens occurred in the sequence, prompt or answer.
 
     An occurrence that overlaps the end goes on periodically.
@@ -35,7 +60,7 @@ class PromptLookup:
     def __init__(self, ngram: int = 3) -> None:
         self._ngram = ngram
 
-    def draft(self, sequence: Sequence, limit: int) -> list[int]:
+    def guess(self, sequence: Sequence, limit: int) -> list[int]:
         ids, size = sequence.token_ids, self._ngram
         if sequence.draft_state is None:
             sequence.draft_state = (size, {})
@@ -78,25 +103,37 @@ class Speculator:
         self._always = always
         self._share_right = _PRIOR
 
-    def propose(self, sequence: Sequence, rows: int, room: int) -> list[int]:
-        """At most `room` guesses for a sequence in a step of `rows` rows."""
+    def propose(self, candidates: list[tuple[Sequence, int]], rows: int, room: int) -> list[list[int]]:
+        """Guesses for each sequence, at most as many as stand beside it and `room` in all, for a step of `rows` rows
+        without any.
+        """
+        awake = sum(len(sequence.token_ids) >= self._state(sequence).resume_at for sequence, _ in candidates)
+        counts = []
+        for sequence, limit in candidates:
+            counts.append(self._count(sequence, min(self._max_drafts, limit, room), rows, awake))
+            room -= counts[-1]
+        wanted = [(sequence, count) for (sequence, _), count in zip(candidates, counts, strict=True) if count]
+        drafts = iter(self._drafter.draft(wanted) if wanted else ())
+        return [next(drafts) if count else [] for count in counts]
+
+    def _count(self, sequence: Sequence, limit: int, rows: int, awake: int) -> int:
+        """How many guesses to make for a sequence, one of `awake` that may want any."""
         state = self._state(sequence)
-        if len(sequence.token_ids) < state.resume_at:
-            return []
-        limit = min(self._max_drafts, room)
-        drafts = self._drafter.draft(sequence, limit) if limit > 0 else []
-        if not drafts or self._always:
-            return drafts
+        if limit <= 0 or len(sequence.token_ids) < state.resume_at:
+            return 0
+        most = self._drafter.promise(sequence, limit)
+        if not most or self._always:
+            return most
         if state.is_trial:
-            return drafts[:_TRIAL]
-        count = self._paying(state.share_right, rows, len(drafts))
+            return min(_TRIAL, most)
+        count = self._paying(state.share_right, rows, most, self._drafter.seconds(awake) / awake)
         if count:
             state.pause = _PAUSE
         else:
             state.resume_at = len(sequence.token_ids) + state.pause
             state.pause = min(2 * state.pause, _LONGEST_PAUSE)
             state.is_trial = True
-        return drafts[:count]
+        return count
 
     def learn(self, sequence: Sequence, drafted: int, accepted: int) -> None:
         """So many guesses were verified and so many of them were right."""
@@ -113,8 +150,11 @@ class Speculator:
             sequence.guessing = Guessing(self._share_right)
         return sequence.guessing
 
-    def _paying(self, share: float, rows: int, most: int) -> int:
-        """The number of guesses with the best ratio of tokens to time; 0 if none beats a plain step."""
+    def _paying(self, share: float, rows: int, most: int, seconds: float) -> int:
+        """The number of guesses with the best ratio of tokens to time; 0 if none beats a plain step.
+
+        seconds: what drafting for this sequence takes.
+        """
         plain = self._pace.step_seconds(rows)
         if not plain:
             return min(2, most)
@@ -122,7 +162,7 @@ class Speculator:
         for count in range(1, most + 1):
             chance *= share
             expected += chance
-            gain = (rows + expected) / rows * plain / self._pace.step_seconds(rows + count)
+            gain = (rows + expected) / rows * plain / (self._pace.step_seconds(rows + count) + seconds)
             if gain > best_gain:
                 best, best_gain = count, gain
         return best

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from deepseek.engine.batch import Chunk
 from deepseek.engine.plan_builder import Memory
-from deepseek.kernels.attention import BLOCK, MOST_TILES_IN_PARTS, TILE_FIELDS, TILE_ROWS, parts_of
+from deepseek.kernels.attention import MOST_TILES_IN_PARTS, TILE_FIELDS, TILE_ROWS, parts_of
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.plan import (
     STATE_ABSORBED_TILES,
     STATE_CHUNKS,
@@ -48,13 +49,13 @@ class StepTables:
         self.block_tables = memory.zeros(chunks * blocks, "int32").reshape(chunks, blocks)
         self.logit_rows = memory.zeros(logit_rows, "int32")
         self.tiles = memory.zeros(rows * TILE_FIELDS, "int32").reshape(rows, TILE_FIELDS)
-        self.tokens_a_tile = max(1, min(6, TILE_ROWS // 2) // heads_a_group)
+        self._tokens_a_tile = max(1, TILE_ROWS // heads_a_group)
         self.expanded = memory.zeros(chunks * TILE_FIELDS, "int32").reshape(chunks, TILE_FIELDS)
         self._latent = latent
         self._tables_as_lists: list[list[int]] = [[] for _ in range(chunks)]
 
-    def fill(self, chunks: Items[Chunk]) -> int:
-        """Describe a step; returns how many rows of logits it gives."""
+    def fill(self, chunks: Items[Chunk], ahead: int = 0) -> int:
+        """Describe a step; returns how many rows of logits it gives. ahead: rows read the tokens so many places on."""
         row = tile = 0
         first_rows = [0] * len(chunks)
         absorbed, expanded = self._by_form(chunks)
@@ -63,13 +64,14 @@ class StepTables:
             end = row + chunk.count
             first_rows[number] = row
             if chunk.count == 1:
-                self.tokens[row] = chunk.sequence.token_ids[chunk.start]
+                self.tokens[row] = chunk.sequence.token_ids[chunk.start + ahead]
                 self.positions[row] = chunk.start
                 self.chunk_of[row] = number
                 self.tiles[tile] = (row, 1, number)
                 tile += 1
             else:
-                self.tokens[row:end] = chunk.sequence.token_ids[chunk.start : chunk.start + chunk.count]
+                first = chunk.start + ahead
+                self.tokens[row:end] = chunk.sequence.token_ids[first : first + chunk.count]
                 self.positions[row:end] = np.arange(chunk.start, chunk.start + chunk.count)
                 self.chunk_of[row:end] = number
                 tile = self._add_tiles(tile, row, chunk.count, number)
@@ -117,7 +119,7 @@ class StepTables:
         return wanted
 
     def _add_tiles(self, tile: int, row: int, count: int, number: int) -> int:
-        size = self.tokens_a_tile
+        size = min(self._tokens_a_tile, max(2, count // 8))  # small enough that all threads have work
         starts = np.arange(0, count, size)
         end = tile + len(starts)
         self.tiles[tile:end, 0] = row + starts

@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from deepseek.kernels import latent
-from deepseek.kernels.attention import BLOCK, rotate_in_place
+from deepseek.kernels.attention_store import BLOCK, rotate_in_place
 from deepseek.kernels.latent import (
     CHOSEN,
     CHOSEN_STRIDE,

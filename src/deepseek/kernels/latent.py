@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from numba import njit
 
 from deepseek.config import ModelConfig
-from deepseek.kernels.attention import BLOCK, rotate_in_place, scale_row
+from deepseek.kernels.attention_store import BLOCK, rotate_in_place, scale_row
 from deepseek.kernels.memory import as_f32, copy_bytes, field, get_f32, get_i32, get_i64, put_f16, put_f32
 from deepseek.kernels.plan import STATE, STATE_ABSORBED_TILES, kernel, take
 from deepseek.kernels.rows import norm_factor, quantise_group

@@ -7,7 +7,7 @@ ascending order with a running maximum and sum, so the result depends neither on
 from numba import njit
 
 from deepseek.kernels import latent
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import (
     HEADS,
     HEADS_A_UNIT,

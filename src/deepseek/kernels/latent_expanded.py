@@ -11,7 +11,7 @@ from itertools import accumulate
 from numba import njit
 
 from deepseek.kernels import latent
-from deepseek.kernels.attention import BLOCK
+from deepseek.kernels.attention_store import BLOCK
 from deepseek.kernels.latent import HEADS, NOPE, RANK, ROPE, VALUE, WIDTH, cached_block, shared, whole_vectors
 from deepseek.kernels.latent_tiles import EVERY_TOKEN, softmax_seen, transpose_16, widen_halves
 from deepseek.kernels.linear import activation_group

@@ -145,7 +145,7 @@ def softmax_seen(scores: int, seen: int, highest: int, total: int, mixed: int, v
     """Scores of one query with a block to unnormalised probabilities, in place; bit i of `seen`: key i takes part.
 
     highest, total: addresses of the running maximum and sum; `mixed`, the running mix of so many vectors, is brought
-    to the new maximum. The same as `attention.softmax_row`, but for any choice of keys.
+    to the new maximum.
     """
     zero, nothing = splat_f32(as_f32(0.0)), splat_f32(as_f32(-float("inf")))
     if seen & EVERY_TOKEN == 0:

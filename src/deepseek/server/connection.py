@@ -27,11 +27,14 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._expects_headers:
             self._header_bytes += len(data)
-            if self._header_timer is None:
-                self._start_header_timer()
         super().data_received(data)
         if self._expects_headers and self._header_bytes > MOST_HEADER_BYTES and not self.transport.is_closing():
             self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._header_timer is None:
+            self._start_header_timer()
 
     def on_headers_complete(self) -> None:
         self._stop_header_timer()

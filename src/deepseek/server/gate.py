@@ -57,6 +57,7 @@ class Gate:
         if scope["type"] != "http" or RECORD in scope:  # a request from within has passed: no client can set this
             await self._app(scope, receive, send)
             return
+        _leave_out_repetition(scope, self._config.root_path)
         begun = time.monotonic()
         headers = Headers(scope=scope)
         given_id = headers.get("x-request-id", "")
@@ -118,6 +119,13 @@ class Gate:
             )  # fmt: skip
         record.key = key.name
         return key
+
+
+def _leave_out_repetition(scope: Scope, root_path: str) -> None:
+    """The root path stands once in a request's path, whether the proxy before us took it away or left it there."""
+    if root_path and scope["path"].startswith(f"{root_path}{root_path}/"):
+        scope["path"] = scope["path"].removeprefix(root_path)
+        scope["raw_path"] = scope["raw_path"].removeprefix(root_path.encode())
 
 
 class Sender:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deepseek.server.server_config import ServerConfig
     from deepseek.server.service import Service
 
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep connections, so that it is they who close them
 _GRACE_SECONDS = 5.0  # for telling clients that their answers end
 
 
@@ -39,6 +40,7 @@ class Server(uvicorn.Server):
                 app, host=config.host, port=config.port, http=Connection, ws="none", loop=_loop(), lifespan="on",
                 log_config=None, access_log=False, server_header=False, root_path=config.root_path,
                 ssl_keyfile=config.ssl_keyfile, ssl_certfile=config.ssl_certfile, proxy_headers=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=int(config.shutdown_timeout + _GRACE_SECONDS), backlog=2048,
             )
         )  # fmt: skip

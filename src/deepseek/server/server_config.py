@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
 from deepseek.checkpoint.packed.choose import Quantize
-from deepseek.engine.engine_config import CacheDtype, EngineConfig, Speculation
+from deepseek.engine.engine_config import CacheDtype, EngineConfig, Speculation, SpeculativeMethod
 from deepseek.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
@@ -68,6 +68,7 @@ class ServerConfig:
     kv_cache_dtype: CacheDtype = _engine("kv_cache_dtype", "Type of keys and values.", "-ctk", "--cache-type-k")
     enable_prefix_caching: bool = _engine("enable_prefix_caching", "Find keys and values of earlier prompts again.")
     speculation: Speculation = _engine("speculation", "Guess tokens: where it pays, always, or never.")
+    speculative_method: SpeculativeMethod = _engine("speculative_method", "Who guesses: auto takes what the model has.")
     record_routing: bool = _setting(True, ENGINE, "Count which experts are used, for metrics and the studio.")
 
     host: str = _setting("127.0.0.1", ADDRESS, "Address to listen on; 0.0.0.0 for all of this machine.")

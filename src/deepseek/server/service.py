@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _THREADS = 2
 NONE = "none"
+_MARKS = (
+    "<think>", "</think>", "<tool_call>", "</tool_call>",
+    "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
+)  # fmt: skip
 
 
 class Service:
@@ -33,7 +37,7 @@ class Service:
 
     model_names: under which the model is served, the first is told in answers. chat_template: what replaces the
     model's own; template_text: the one that is used, "" for none. parsers: names for `make_parser`.
-    sampling_defaults: fields of SamplingParams that the model's makers recommend.
+    sampling_defaults: fields of SamplingParams that the model's makers recommend; chat_defaults: with what chats need.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Service:
         self.template_text = self.chat_template or self.tokenizer.chat_template or ""
         self.parsers = parser_names(config, self.template_text, engine.model_config.family)
         self.sampling_defaults = dict(sampling_defaults or {})
+        self.chat_defaults = {**self.sampling_defaults, **_markers_shown(self.tokenizer)}
         self.token_views = TokenViews(self.tokenizer)
         self.metrics = Metrics(engine)
         self.created = int(time.time())
@@ -118,6 +123,12 @@ def parser_names(config: "ServerConfig", template: str, family: str) -> ParserNa
         if wanted is not None:
             chosen[name] = None if wanted == NONE else wanted
     return ParserNames(chosen["reasoning_parser"], chosen["tool_call_parser"])
+
+
+def _markers_shown(tokenizer: "Tokenizer") -> dict[str, Any]:
+    """Where the marks that parsers look for are special tokens, special tokens must be in the text."""
+    special = any(tokenizer.token_to_id(mark) in tokenizer.special_ids for mark in _MARKS)
+    return {"skip_special_tokens": False} if special else {}
 
 
 def read_template(path: Path) -> str:

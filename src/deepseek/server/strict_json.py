@@ -17,6 +17,7 @@ MOST_ITEMS = 2_000_000  # brackets, commas and quotes: 10 MB of token ids
 _LONG = 64 * 1024  # longer bodies are parsed in a thread
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
@@ -44,12 +45,17 @@ def parse(data: bytes) -> Any:
     """Raises ApiError with status 400 saying what is wrong."""
     _check_bounds(data)
     try:
-        return json.loads(
+        value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite,
             parse_int=_whole,
         )  # fmt: skip
+        if _SURROGATE.search(data):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except ApiError:
         raise
+    except UnicodeEncodeError:
+        raise _wrong("it holds half a surrogate pair, which is no text") from None
     except UnicodeDecodeError as error:
         raise _wrong(f"byte {error.start} is no UTF-8") from None
     except json.JSONDecodeError as error:

@@ -50,7 +50,7 @@ def _task(service: Service, body: ChatCompletionRequest, wish: Wish) -> ChatTask
     choice = body.tool_choice
     return ChatTask(
         messages=[message.model_dump(exclude_none=True) for message in body.messages],
-        sampling=body.sampling(service.sampling_defaults, **more),
+        sampling=body.sampling(service.chat_defaults, **more),
         structured=body.structured(),
         tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
         tool_choice=choice.function.name if isinstance(choice, NamedToolChoice) else choice or "auto",

@@ -3,13 +3,13 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 function setProperty(element, name, value) {
-  if (value === undefined || value === null || value === false) return;
+  if (value === undefined || value === null || (value === false && !name.startsWith("aria-"))) return;
   if (name === "class") element.setAttribute("class", value);
   else if (name === "style") for (const [key, part] of Object.entries(value)) element.style.setProperty(key, part);
   else if (name === "data") Object.assign(element.dataset, value);
   else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
   else if (name === "value" || name === "checked" || name === "open" || name === "indeterminate") element[name] = value;
-  else element.setAttribute(name, value === true ? "" : String(value));
+  else element.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : String(value));
 }
 
 function append(element, children) {

@@ -95,7 +95,12 @@ function act(name) {
   else if (name === "language") switchLanguage();
   else if (name === "theme") switchTheme();
   else if (name === "help") openHelp();
-  else return page.shortcut(name);
+  else {
+    const used = page.shortcut(name);
+    // Leaves the field too, so that single keys work from there on.
+    if (name === "escape") document.activeElement?.blur();
+    return used;
+  }
   return true;
 }
 

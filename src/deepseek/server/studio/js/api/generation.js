@@ -1,4 +1,4 @@
-// One answer from /v1/chat/completions, as pieces while it comes.
+// One answer from /v1/chat/completions or /v1/completions, as pieces while it comes.
 
 import { ApiError, ConnectionLost, request } from "./server.js";
 import { eventData } from "./event_stream.js";
@@ -26,9 +26,33 @@ export function pieceOf(chunk) {
   };
 }
 
+/** The same of a chunk of /v1/completions. */
+function textPieceOf(chunk) {
+  const choice = chunk.choices?.[0] ?? {};
+  const { tokens = [], token_logprobs: logprobs = [] } = choice.logprobs ?? {};
+  return {
+    reasoning: "",
+    content: choice.text ?? "",
+    tokens: tokens.map((text, place) => ({ text, logprob: logprobs[place], channel: "content", top: [] })),
+    routing: choiceRouting(choice),
+    finish: choice.finish_reason ?? null,
+    usage: chunk.usage ?? null,
+    chunk,
+  };
+}
+
 /** Yields pieces until the server says [DONE]. Throws ApiError, ConnectionLost, or AbortError when `signal` ends it. */
-export async function* streamChat(body, signal) {
-  const response = await request("v1/chat/completions", { method: "POST", body, signal });
+export function streamChat(body, signal) {
+  return pieces("v1/chat/completions", body, signal, pieceOf);
+}
+
+/** The same where the model goes on with a text, which also a model without a chat template can. */
+export function streamText(body, signal) {
+  return pieces("v1/completions", body, signal, textPieceOf);
+}
+
+async function* pieces(path, body, signal, read) {
+  const response = await request(path, { method: "POST", body, signal });
   let finished = false;
   try {
     for await (const data of eventData(response.body)) {
@@ -38,7 +62,7 @@ export async function* streamChat(body, signal) {
       }
       const chunk = JSON.parse(data);
       if (chunk.error) throw new ApiError(chunk.error.code ?? 500, chunk.error.message ?? String(chunk.error));
-      yield pieceOf(chunk);
+      yield read(chunk);
     }
   } catch (error) {
     if (signal?.aborted) throw new DOMException("stopped", "AbortError");

@@ -1,8 +1,8 @@
 // What the server says about experts, decoded in this one place.
 //
-// A choice's `routed_experts` is a list of `{token, experts, weights}`: the input of that computation was token number
-// `token` of the answer, or, where it is negative, of the prompt counted from its end; experts and weights are a list over
-// the layers with experts, each the best first. The last token of an answer is nobody's input, so it has no entry.
+// A choice's `routed_experts` has an entry for each token of the chunk, in step with its log-probabilities: a list over the
+// layers with experts of `[expert ids, weights]`, the best first. It is of the computation that chose this token.
+// `prompt_routed_experts` has the same for each token of the prompt, where the request asked for "all".
 
 /** `{layers, experts, perToken, shared}` of an entry of /v1/models, null for a dense model. */
 export function expertShape(model) {
@@ -13,10 +13,16 @@ export function expertShape(model) {
   };
 }
 
-/** A list of `{token, layers: [{ids, weights}]}`, [] where the server told nothing. */
+function tokenLayers(entry) {
+  return entry ? entry.map(([ids, weights]) => ({ ids, weights })) : null;
+}
+
+/** One token after the other: a list over layers of `{ids, weights}`, or null where it is not known. */
 export function choiceRouting(choice) {
-  return (choice?.routed_experts ?? []).map(({ token, experts, weights }) => ({
-    token,
-    layers: experts.map((ids, layer) => ({ ids, weights: weights?.[layer] ?? ids.map(() => 1 / ids.length) })),
-  }));
+  return (choice?.routed_experts ?? []).map(tokenLayers);
+}
+
+/** The same for the prompt. */
+export function promptRouting(choice) {
+  return (choice?.prompt_routed_experts ?? []).map(tokenLayers);
 }

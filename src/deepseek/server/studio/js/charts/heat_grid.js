@@ -6,6 +6,7 @@ import { heatScale } from "./colour_scale.js";
 
 const FADE = 700; // milliseconds for which a cell stays lit
 const AXIS = 18; // pixels below the grid
+const TALL = 420; // pixels of a grid at most, where its cells can be so small
 
 export class HeatGrid {
   #lit = null;
@@ -15,10 +16,10 @@ export class HeatGrid {
 
   /**
    * rows, columns: counts. rowName(row), columnName(column): short labels. describe(row, column): lines of the card.
-   * pick(row, column): a cell was clicked. square: cells as high as wide. tallest: most pixels of a row.
+   * pick(row, column): a cell was clicked. square: cells as high as wide. tallest, widest: most pixels of a cell.
    */
-  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, labelWidth = 34 }) {
-    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, labelWidth });
+  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, widest = square ? 22 : 40, labelWidth = 34 }) {
+    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, widest, labelWidth });
     this.values = new Float64Array(rows * columns);
     this.most = 0;
     this.canvas = h("canvas", { tabindex: "0", role: "img", "aria-label": label });
@@ -61,8 +62,9 @@ export class HeatGrid {
 
   #layout() {
     const room = Math.max(120, this.element.clientWidth - this.labelWidth);
-    const width = Math.max(this.square ? 3 : 5, Math.min(this.square ? 22 : 40, room / this.columns));
-    const height = this.square ? width : Math.max(7, Math.min(this.tallest, 420 / this.rows));
+    const most = this.square ? Math.min(this.widest, TALL / this.rows) : this.widest;
+    const width = Math.max(this.square ? 3 : 5, Math.min(most, room / this.columns));
+    const height = this.square ? width : Math.max(7, Math.min(this.tallest, TALL / this.rows));
     return { width, height, gap: width > 6 && height > 6 ? 1 : 0 };
   }
 

@@ -2,7 +2,7 @@
 
 import { fill, svg } from "../dom.js";
 
-const WIDTH = 360;
+const WIDTH = 360; // pixels, before it is in the page
 const HEIGHT = 150;
 const BOTTOM = 20;
 const TOP = 20;
@@ -27,7 +27,7 @@ export class Histogram {
   /** label(bound): text of a bound. title: for who cannot see it. */
   constructor({ label, title, describe }) {
     Object.assign(this, { label, describe });
-    this.element = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
+    this.element = svg("svg", { class: "chart", height: HEIGHT, role: "img", "aria-label": title });
   }
 
   /** data: {bounds, counts}, counts one longer: the last has no upper bound. marks: [{value, text}]. */
@@ -37,7 +37,8 @@ export class Histogram {
     const to = Math.min(data.counts.length - 1, (used.at(-1) ?? 5) + 1);
     const shown = data.counts.slice(from, to + 1);
     const most = Math.max(1, ...shown);
-    const each = WIDTH / shown.length;
+    const width = this.element.clientWidth || WIDTH;
+    const each = width / shown.length;
     const bars = shown.map((count, place) => {
       const height = (count / most) * (HEIGHT - TOP - BOTTOM);
       return svg("rect", { class: "bar", x: place * each + 1, y: HEIGHT - BOTTOM - height, width: Math.max(1, each - 2), height, rx: 2 },
@@ -49,9 +50,9 @@ export class Histogram {
     const at = (value) => this.#place(data.bounds, from, value) * each;
     const lines = marks.filter(({ value }) => value !== null).map(({ value, text }, place) => [
       svg("line", { class: "mark", x1: at(value), x2: at(value), y1: TOP - 6, y2: HEIGHT - BOTTOM }),
-      svg("text", { class: "mark-text", x: Math.min(WIDTH - 14, Math.max(14, at(value))), y: 10, "text-anchor": place ? "start" : "end" }, text),
+      svg("text", { class: "mark-text", x: Math.min(width - 14, Math.max(14, at(value))), y: 10, "text-anchor": place ? "start" : "end" }, text),
     ]);
-    fill(this.element, svg("line", { class: "grid-line", x1: 0, x2: WIDTH, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM }), bars, labels, lines);
+    fill(this.element, svg("line", { class: "grid-line", x1: 0, x2: width, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM }), bars, labels, lines);
   }
 
   /** Where `value` lies, in bars from the left. */

@@ -2,7 +2,7 @@
 
 import { fill, svg } from "../dom.js";
 
-const WIDTH = 560;
+const WIDTH = 560; // pixels, before it is in the page
 const HEIGHT = 170;
 const LEFT = 44;
 const BOTTOM = 18;
@@ -19,16 +19,17 @@ export class Lines {
   /** series: how many. span: seconds on the x axis. label(value): of the y axis. ago(seconds): of the x axis. least: smallest top. */
   constructor({ series, span, label, ago, title, least = 1 }) {
     Object.assign(this, { series, span, label, ago, least });
-    this.element = svg("svg", { class: "chart", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
+    this.element = svg("svg", { class: "chart", height: HEIGHT, role: "img", "aria-label": title });
   }
 
   /** points: `[{age, values: [number or null, one a series]}]`, age in seconds before now. */
   show(points) {
     const top = niceCeiling(Math.max(this.least, ...points.flatMap(({ values }) => values.map((value) => value ?? 0))));
-    const x = (age) => LEFT + (1 - age / this.span) * (WIDTH - LEFT - 4);
+    const width = this.element.clientWidth || WIDTH;
+    const x = (age) => LEFT + (1 - age / this.span) * (width - LEFT - 4);
     const y = (value) => TOP + (1 - value / top) * (HEIGHT - TOP - BOTTOM);
     const grid = [0, 0.5, 1].map((share) => [
-      svg("line", { class: "grid-line", x1: LEFT, x2: WIDTH - 4, y1: y(top * share), y2: y(top * share) }),
+      svg("line", { class: "grid-line", x1: LEFT, x2: width - 4, y1: y(top * share), y2: y(top * share) }),
       svg("text", { x: LEFT - 8, y: y(top * share) + 4, "text-anchor": "end" }, this.label(top * share)),
     ]);
     const times = [1, 0.5, 0].map((share) =>

@@ -2,11 +2,10 @@
 
 import { h, themeColour } from "../dom.js";
 
-const HEIGHT = 22;
-
 export class MiniBars {
-  constructor(label) {
-    this.canvas = h("canvas", { role: "img", "aria-label": label, style: { width: "100%", height: `${HEIGHT}px` } });
+  constructor(label, height = 22) {
+    this.height = height;
+    this.canvas = h("canvas", { role: "img", "aria-label": label, style: { width: "100%", height: `${height}px` } });
   }
 
   /** values: not negative. The line stands at their mean. */
@@ -15,7 +14,7 @@ export class MiniBars {
     if (!width) return;
     const ratio = devicePixelRatio || 1;
     this.canvas.width = Math.round(width * ratio);
-    this.canvas.height = Math.round(HEIGHT * ratio);
+    this.canvas.height = Math.round(this.height * ratio);
     const context = this.canvas.getContext("2d");
     context.scale(ratio, ratio);
     const most = Math.max(...values, 1e-9);
@@ -23,11 +22,11 @@ export class MiniBars {
     const mean = values.reduce((a, b) => a + b, 0) / values.length;
     context.fillStyle = `rgb(${themeColour("--series-1").join(" ")})`;
     values.forEach((value, place) => {
-      const height = (value / most) * (HEIGHT - 2);
-      context.fillRect(place * each, HEIGHT - height, Math.max(1, each - (each > 3 ? 1 : 0)), height);
+      const height = (value / most) * (this.height - 2);
+      context.fillRect(place * each, this.height - height, Math.max(1, each - (each > 3 ? 1 : 0)), height);
     });
     if (!mean) return;
     context.fillStyle = `rgb(${themeColour("--flash").join(" ")})`;
-    context.fillRect(0, HEIGHT - (mean / most) * (HEIGHT - 2), width, 1);
+    context.fillRect(0, this.height - (mean / most) * (this.height - 2), width, 1);
   }
 }

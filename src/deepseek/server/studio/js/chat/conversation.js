@@ -63,6 +63,7 @@ export function settle(conversation) {
   return conversation;
 }
 
+const STATES = new Set(["done", "stopped", "lost", "edited"]);
 const isText = (value) => typeof value === "string";
 
 /** Checks a conversation from outside and copies only what is known; throws Error where it is not a whole tree. */
@@ -71,30 +72,41 @@ export function checkedConversation(from) {
   for (const [id, node] of Object.entries(from.nodes ?? {})) {
     if (!ROLES.has(node.role) || !isText(node.content)) throw new Error(`message ${id}`);
     nodes[id] = {
-      ...pick(node, ["role", "content", "reasoning", "status", "error", "finish", "model", "settings", "usage", "timing", "tokens"]),
+      ...pick(node, ["role", "content", "finish", "model", "settings", "usage"]), ...checkedParts(node),
       id, parent: node.parent ?? null, children: [], chosen: null, created: Number(node.created) || Date.now(),
     };
   }
   const order = Object.entries(from.nodes ?? {}).flatMap(([, node]) => node.children ?? []);
   const roots = [];
   for (const id of new Set([...(from.roots ?? []), ...order])) {
-    if (!nodes[id]) throw new Error(`message ${id}`);
+    if (!Object.hasOwn(nodes, id)) throw new Error(`message ${id}`);
     if (nodes[id].parent === null) roots.push(id);
-    else if (nodes[nodes[id].parent]) nodes[nodes[id].parent].children.push(id);
+    else if (Object.hasOwn(nodes, nodes[id].parent)) nodes[nodes[id].parent].children.push(id);
     else throw new Error(`parent of ${id}`);
   }
   const whole = { ...pick(from, ["title", "created", "updated"]), id: newId(), nodes, roots };
   const reached = roots.flatMap((root) => below(whole, root));
   if (reached.length !== Object.keys(nodes).length) throw new Error("messages without a way to them");
-  for (const node of Object.values(nodes)) node.chosen = from.nodes[node.id].chosen in nodes ? from.nodes[node.id].chosen : null;
+  for (const node of Object.values(nodes)) node.chosen = Object.hasOwn(nodes, from.nodes[node.id].chosen) ? from.nodes[node.id].chosen : null;
   whole.title = isText(whole.title) ? whole.title : "";
   whole.created = Number(whole.created) || Date.now();
   whole.updated = Number(whole.updated) || whole.created;
   whole.panes = (from.panes ?? []).slice(0, 2).map((pane) => ({
-    leaf: pane.leaf in nodes ? pane.leaf : null, settings: { ...(pane.settings ?? {}) },
+    leaf: Object.hasOwn(nodes, pane.leaf) ? pane.leaf : null, settings: { ...(pane.settings ?? {}) },
   }));
   if (!whole.panes.length) whole.panes.push({ leaf: roots.length ? leafUnder(whole, nodes[roots.at(-1)]) : null, settings: {} });
   return settle(whole);
+}
+
+/** What the page computes with; left out where it is not of the kind it should be. */
+function checkedParts({ reasoning, status, timing, tokens }) {
+  const isToken = (token) => isText(token?.text) && Array.isArray(token.top) && (token.logprob === null || typeof token.logprob === "number");
+  return {
+    reasoning: isText(reasoning) ? reasoning : "",
+    status: STATES.has(status) ? status : status === "streaming" ? "lost" : "done",
+    ...(typeof timing?.tokens === "number" && { timing }),
+    ...(Array.isArray(tokens) && tokens.every(isToken) && { tokens }),
+  };
 }
 
 function below(conversation, id) {

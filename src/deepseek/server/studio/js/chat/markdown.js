@@ -36,7 +36,7 @@ const marked = new Marked({
   gfm: true,
   breaks: false,
   renderer: {
-    html: ({ text }) => escaped(text),
+    html: ({ text, block }) => (block ? `<p>${escaped(text.trim())}</p>` : escaped(text)),
     // An image would be fetched from an address that the model chose, which can carry what it read.
     image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
   },

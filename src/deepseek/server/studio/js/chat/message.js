@@ -1,6 +1,6 @@
 // One message: its text, what can be done with it, and how its answer went.
 
-import { fill, h, paced } from "../dom.js";
+import { fill, h } from "../dom.js";
 import { icon } from "../icons.js";
 import { copyText } from "../overlay.js";
 import { number, percent, seconds, t } from "../words.js";
@@ -8,8 +8,6 @@ import { siblings } from "./conversation.js";
 import { openInspector } from "./inspector.js";
 import { rendered } from "./markdown.js";
 import { tokenView } from "./token_view.js";
-
-const REDRAW_GAP = 80; // milliseconds: Markdown is read anew each time
 
 function action(name, label, onclick, more = {}) {
   return h("button", { class: "icon-button small", type: "button", title: label, "aria-label": label, onclick, ...more }, icon(name));
@@ -25,7 +23,6 @@ export class MessageView {
     this.body = h("div", { class: "message-body" });
     this.foot = h("div", { class: "message-foot" });
     this.element = h("article", { class: `message ${node.role}`, data: { id: node.id }, "aria-label": t(`role.${node.role}`) }, this.body, this.foot);
-    this.update = paced(() => this.draw(), REDRAW_GAP);
     this.draw();
   }
 

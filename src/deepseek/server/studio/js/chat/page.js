@@ -2,7 +2,7 @@
 
 import { fill, h } from "../dom.js";
 import { icon } from "../icons.js";
-import { onModels } from "../api/models.js";
+import { modelNamed, onModels } from "../api/models.js";
 import { prefer, preference } from "../preferences.js";
 import { t } from "../words.js";
 import { Composer } from "./composer.js";
@@ -85,7 +85,7 @@ export class ChatPage {
     return h("div", { class: `pane${place === session.active ? " active" : ""}`, onpointerdown: activate, onfocusin: activate },
       h("div", { class: "pane-head" },
         h("span", { class: "pane-letter" }, "AB"[place]),
-        h("span", { class: "grow" }, thread.pane.settings.model ?? t("model.default")),
+        h("span", { class: "grow" }, modelNamed(thread.pane.settings.model)?.id ?? t("model.none")),
         h("button", { class: "button small", type: "button", onclick: () => session.keepPane(place) }, t("compare.keep"))),
       thread.element);
   }

@@ -15,7 +15,12 @@ function numberSetting(session, { name, min, max, step, usual }) {
   const value = session.settings[name];
   const slider = h("input", { type: "range", min, max, step, value: value ?? usual, tabindex: "-1", "aria-hidden": "true" });
   const box = h("input", { type: "number", min, max: name === "max_tokens" ? null : max, step, value: value ?? "", placeholder: t("default"), "aria-label": t(`setting.${name}`) });
-  const set = (next) => session.setSetting(name, next);
+  const row = h("div", { class: "slider-row" }, slider, box);
+  const set = (next) => {
+    session.setSetting(name, next);
+    row.classList.toggle("unset", next === null);
+  };
+  row.classList.toggle("unset", value === null || value === undefined);
   slider.addEventListener("input", () => {
     box.value = slider.value;
     set(Number(slider.value));
@@ -28,7 +33,7 @@ function numberSetting(session, { name, min, max, step, usual }) {
   });
   return h("div", { class: "field" },
     h("span", { class: "label" }, h("span", { title: t(`setting.${name}.hint`) }, t(`setting.${name}`)), h("code", { class: "hint" }, name)),
-    h("div", { class: "slider-row" }, slider, box));
+    row);
 }
 
 function textSetting(session, name, { rows, code = false, problem } = {}) {

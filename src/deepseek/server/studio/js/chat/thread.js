@@ -1,22 +1,30 @@
 // The messages of one pane, kept in step with its path through the tree.
 
-import { fill, h } from "../dom.js";
+import { fill, h, paced } from "../dom.js";
 import { knownModels, modelNamed } from "../api/models.js";
 import { expertShape } from "../api/routing.js";
 import { number, t } from "../words.js";
 import { pathTo } from "./conversation.js";
 import { MessageView } from "./message.js";
 
+const REDRAW_GAP = 80; // milliseconds: Markdown is read anew each time
 const NEAR_END = 80; // pixels: who is so near the end wants to see what comes
 
 export class Thread {
   #views = new Map();
+  #grown = new Set();
 
   constructor(session, pane, { compared, pickSuggestion }) {
     Object.assign(this, { session, pane, pickSuggestion });
     this.list = h("div", { class: "thread-list" });
     this.element = h("section", { class: "thread", tabindex: "-1", "aria-label": t("thread") }, this.list);
     this.compared = compared;
+    this.drawGrown = paced(() => {
+      const follow = this.#atEnd();
+      for (const id of this.#grown) this.#views.get(id)?.draw();
+      this.#grown.clear();
+      if (follow) this.toEnd();
+    }, REDRAW_GAP);
     this.draw();
   }
 
@@ -35,12 +43,10 @@ export class Thread {
     if (follow) this.toEnd();
   }
 
+  /** Message `id` has grown. */
   update(id) {
-    const view = this.#views.get(id);
-    if (!view) return;
-    const follow = this.#atEnd();
-    view.update();
-    if (follow) requestAnimationFrame(() => this.toEnd());
+    this.#grown.add(id);
+    this.drawGrown();
   }
 
   lastAnswer() {

@@ -38,8 +38,7 @@ export function tokenView(tokens) {
   tokens.forEach((token, place) => {
     const class_ = `token doubt-${doubt(token.logprob)}${token.channel === "reasoning" ? " of-reasoning" : ""}`;
     const label = token.logprob === null ? token.text : `${token.text} ${percent(Math.exp(token.logprob), 1)}`;
-    box.append(h("span", { class: class_, tabindex: place ? "-1" : "0", role: "note", "aria-label": label, data: { place } }, token.text));
-    if (token.text.includes("\n")) box.append(h("br"));
+    box.append(h("span", { class: class_, tabindex: place ? "-1" : "0", role: "note", "aria-label": label, data: { place } }, token.text.replaceAll("\n", "↵\n")));
   });
   box.addEventListener("pointerover", (event) => event.target.closest(".token") && show(event.target.closest(".token")));
   box.addEventListener("pointerleave", hideTip);

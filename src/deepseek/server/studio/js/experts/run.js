@@ -1,7 +1,8 @@
 // One watched generation: its tokens, each with its experts, and their counts, as they come.
 
 import { Emitter } from "../emitter.js";
-import { streamChat } from "../api/generation.js";
+import { ApiError } from "../api/server.js";
+import { streamChat, streamText } from "../api/generation.js";
 import { ExpertCounts } from "./statistics.js";
 
 export class ExpertRun {
@@ -23,12 +24,16 @@ export class ExpertRun {
   async start(model, prompt, maxTokens) {
     this.controller = new AbortController();
     this.running = true;
-    const body = {
-      model, messages: [{ role: "user", content: prompt }], max_tokens: maxTokens, stream: true, logprobs: true, routed_experts: true,
-      stream_options: { include_usage: true },
-    };
+    const { signal } = this.controller;
+    const common = { model, max_tokens: maxTokens, stream: true, routed_experts: true };
+    const chat = () => streamChat({ ...common, messages: [{ role: "user", content: prompt }], logprobs: true }, signal);
+    const text = () => streamText({ ...common, prompt, logprobs: 0 }, signal);
     try {
-      for await (const piece of streamChat(body, this.controller.signal)) this.#add(piece);
+      await this.#follow(chat()).catch((error) => {
+        // A base model has no chat template: it goes on with the text instead.
+        if (error instanceof ApiError && error.status === 400 && !this.tokens.length) return this.#follow(text());
+        throw error;
+      });
     } catch (error) {
       if (error.name !== "AbortError") this.error = error;
     }
@@ -36,14 +41,14 @@ export class ExpertRun {
     this.events.emit("end");
   }
 
+  async #follow(pieces) {
+    for await (const piece of pieces) this.#add(piece);
+  }
+
   #add({ tokens, routing }) {
-    for (const { text, logprob } of tokens) this.tokens.push({ text, logprob, layers: null });
-    const came = [];
-    for (const { token, layers } of routing) {
-      this.counts.add(layers);
-      came.push(layers);
-      if (this.tokens[token]) this.tokens[token].layers = layers;
-    }
+    tokens.forEach(({ text, logprob }, place) => this.tokens.push({ text, logprob, layers: routing[place] ?? null }));
+    const came = routing.filter((layers) => layers);
+    for (const layers of came) this.counts.add(layers);
     this.events.emit("piece", came);
   }
 

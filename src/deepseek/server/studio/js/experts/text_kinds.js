@@ -3,7 +3,7 @@
 import { fill, h } from "../dom.js";
 import { icon } from "../icons.js";
 import { request } from "../api/server.js";
-import { choiceRouting } from "../api/routing.js";
+import { promptRouting } from "../api/routing.js";
 import { HeatGrid } from "../charts/heat_grid.js";
 import { number, percent, t } from "../words.js";
 import { ExpertCounts, likeness, particular } from "./statistics.js";
@@ -23,7 +23,7 @@ async function countsOf(model, shape, text) {
   const body = { model, prompt: text, max_tokens: 1, routed_experts: "all" };
   const answer = await (await request("v1/completions", { method: "POST", body })).json();
   const counts = new ExpertCounts(shape);
-  for (const { layers } of choiceRouting(answer.choices[0])) counts.add(layers);
+  for (const layers of promptRouting(answer.choices[0])) if (layers) counts.add(layers);
   return counts;
 }
 
@@ -75,7 +75,7 @@ export class TextKinds {
 
   #likenessTable(names, counts) {
     const grid = new HeatGrid({
-      rows: names.length, columns: names.length, square: false, tallest: 30, labelWidth: 76, label: t("kinds.likeness"),
+      rows: names.length, columns: names.length, tallest: 30, widest: 76, labelWidth: 76, label: t("kinds.likeness"),
       rowName: (row) => t(`kind.${names[row]}`), columnName: (column) => t(`kind.${names[column]}`),
       describe: (row, column) => [`${t(`kind.${names[row]}`)} – ${t(`kind.${names[column]}`)}`, number(likeness(counts[row], counts[column]), 2)],
     });

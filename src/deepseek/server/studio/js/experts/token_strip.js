@@ -8,7 +8,6 @@ import { percent, t } from "../words.js";
 
 export class TokenStrip {
   #drawn = 0;
-  #waiting = []; // places drawn before their experts were known
 
   /** shape: of the model. layerRow(): which layer colours. hover(layers): a token is looked at, null: none. */
   constructor({ shape, layerRow, hover }) {
@@ -22,7 +21,6 @@ export class TokenStrip {
   reset(run) {
     this.run = run;
     this.#drawn = 0;
-    this.#waiting = [];
     this.element.replaceChildren();
     this.grow();
   }
@@ -32,10 +30,9 @@ export class TokenStrip {
     const { tokens } = this.run;
     for (; this.#drawn < tokens.length; this.#drawn += 1) {
       const { text } = tokens[this.#drawn];
-      this.element.append(h("span", { class: "expert-token", data: { place: this.#drawn } }, text));
-      this.#waiting.push(this.#drawn);
+      this.element.append(h("span", { class: "expert-token", data: { place: this.#drawn } }, text.replaceAll("\n", "↵\n")));
+      this.#colour(this.#drawn);
     }
-    this.#waiting = this.#waiting.filter((place) => !this.#colour(place));
     this.element.scrollTop = this.element.scrollHeight;
   }
 
@@ -53,11 +50,10 @@ export class TokenStrip {
 
   #colour(place) {
     const { layers } = this.run.tokens[place];
-    if (!layers) return false;
+    if (!layers) return;
     const { ids, weights } = layers[this.layerRow()];
     const sum = weights.reduce((a, b) => a + b, 0) || 1;
     this.element.children[place].style.background = expertColour(ids[0], Math.min(1, 0.45 + weights[0] / sum));
-    return true;
   }
 
   #look(span) {

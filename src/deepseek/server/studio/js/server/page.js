@@ -74,7 +74,7 @@ export class ServerPage {
     this.head.textContent = t("server.about", { version: status.version, model: status.model, uptime: seconds(status.uptime_seconds) }) + (status.draining ? ` · ${t("server.draining")}` : "");
     this.#drawLatencies(status.latency);
     this.#drawCache(status);
-    this.#drawMemory(status.memory);
+    this.#drawMemory(status);
     this.#drawExperts(status.experts);
   }
 
@@ -118,9 +118,12 @@ export class ServerPage {
         prefix?.queries ? t("cache.hits", { share: percent(prefix.hits / prefix.queries) }) : ""));
   }
 
-  #drawMemory(memory) {
+  #drawMemory({ memory, kv_cache: cache }) {
     if (!memory?.resident_bytes) return fill(this.memory, h("p", { class: "weak" }, t("none")));
-    const known = { ...memory, other: Math.max(0, memory.resident_bytes - (memory.weights_bytes ?? 0) - (memory.kv_cache_bytes ?? 0)) };
+    // The cache is reserved as a whole, but the system gives its memory only to blocks that were written to.
+    const written = cache ? Math.min(1, (cache.used_blocks + (cache.cached_blocks ?? 0)) / Math.max(1, cache.total_blocks)) : 1;
+    const known = { weights_bytes: Math.min(memory.weights_bytes ?? 0, memory.resident_bytes), kv_cache_bytes: (memory.kv_cache_bytes ?? 0) * written };
+    known.other = Math.max(0, memory.resident_bytes - known.weights_bytes - known.kv_cache_bytes);
     const whole = Math.max(memory.total_bytes ?? 0, memory.resident_bytes);
     const parts = MEMORY.filter(([name]) => known[name]);
     return fill(this.memory,
@@ -135,7 +138,7 @@ export class ServerPage {
     const series = { entropy: 2, gini: 2, max_vio: 2 };
     if (!this.experts.children.length) {
       this.bars = Object.keys(series).map((name) => {
-        const bars = new MiniBars(t(`balance.${name.replace("_", "")}`));
+        const bars = new MiniBars(t(`balance.${name.replace("_", "")}`), 56);
         const text = h("p", { class: "weak number" });
         this.experts.append(h("div", {}, h("h3", { class: "small-title" }, t(`balance.${name.replace("_", "")}`)), bars.canvas, text));
         return { name, bars, text };

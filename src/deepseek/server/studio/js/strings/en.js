@@ -14,7 +14,7 @@ export default {
   "delete.title": "Delete this conversation?", "delete.text": "“{title}” is kept in this browser only. It cannot be brought back.",
   "export": "Export", "import": "Import", "import.done": "Conversations imported: {count}", "import.failed": "Not imported: {reason}",
 
-  "model": "Model", "model.none": "no model", "model.default": "the server's model", "model.dense": "dense", "model.context": "{value} tokens of context",
+  "model": "Model", "model.none": "no model", "model.dense": "dense", "model.context": "{value} tokens of context",
   "model.moe": "{experts} experts in {layers} layers, {active} at work for each token",
   "welcome.title": "What shall we talk about?", "welcome.nomodel": "No model yet", "thread": "Messages",
   "suggestion.1.title": "Explain", "suggestion.1.text": "What is a mixture-of-experts model? Explain it with an everyday example.",
@@ -51,7 +51,7 @@ export default {
   "key.language": "Language", "key.theme": "Theme", "key.help": "This list", "key.escape": "Stop the answer, close what is open",
 
   "layer": "Layer", "layer.name": "Layer {layer}", "expert.name": "Expert {expert}",
-  "experts.about": "{experts} routed experts in each of {layers} layers; each token is given to {active} of them and {shared} shared ones.",
+  "experts.about": "{experts} routed experts in each of {layers} layers; a token goes to {active} of them and to {shared} shared.",
   "experts.prompt": "Text for the model", "experts.run": "Generate", "experts.length": "{count} tokens",
   "sample.prose": "Tell me about a quiet morning in a small harbour town.", "sample.code": "Write a Python function that merges two sorted lists.",
   "sample.chinese": "请用几句话介绍一下北京的秋天。", "sample.maths": "Prove that the square of an odd number is odd.",
@@ -60,7 +60,7 @@ export default {
   "heat.measure": "What is counted", "heat.times": "Tokens", "heat.weight": "Weight", "heat.counted": "{tokens} tokens counted", "heat.less": "less", "heat.more": "more", "heat.now": "the newest token",
   "cell.expert": "Layer {layer}, expert {expert}", "cell.times": "{count} tokens, {share} of the layer", "cell.weight": "weights add up to {value}",
   "strip.title": "The text, by its experts", "strip.explain": "Each token has the colour of the expert with the largest weight in the chosen layer. Point at a token to see its experts light up above.",
-  "strip.label": "Generated tokens, coloured by expert", "strip.marked": "with expert {expert} of layer {layer}", "strip.unknown": "The last token has not been read by the model, so no expert has seen it.",
+  "strip.label": "Generated tokens, coloured by expert", "strip.marked": "with expert {expert} of layer {layer}", "strip.unknown": "The server did not tell its experts.",
   "balance.title": "Balance of each layer", "balance.explain": "How evenly the experts share the work. The line is the mean.", "balance.load": "Load of each expert",
   "balance.entropy": "Entropy", "balance.entropy.hint": "1: all experts work alike", "balance.gini": "Gini", "balance.gini.hint": "0: all experts work alike; near 1: one does everything",
   "balance.maxvio": "MaxVio", "balance.maxvio.hint": "How far the busiest expert lies above the mean, in means",

@@ -14,7 +14,7 @@ export default {
   "delete.title": "删除这个对话？", "delete.text": "“{title}”只保存在此浏览器中，删除后无法恢复。",
   "export": "导出", "import": "导入", "import.done": "已导入 {count} 个对话", "import.failed": "导入失败：{reason}",
 
-  "model": "模型", "model.none": "没有模型", "model.default": "服务器的模型", "model.dense": "稠密模型", "model.context": "上下文 {value} 个词元",
+  "model": "模型", "model.none": "没有模型", "model.dense": "稠密模型", "model.context": "上下文 {value} 个词元",
   "model.moe": "{layers} 层，每层 {experts} 个专家，每个词元激活 {active} 个",
   "welcome.title": "想聊点什么？", "welcome.nomodel": "还没有模型", "thread": "消息",
   "suggestion.1.title": "解释", "suggestion.1.text": "什么是混合专家模型？请用一个生活中的例子来解释。",
@@ -60,7 +60,7 @@ export default {
   "heat.measure": "统计方式", "heat.times": "词元", "heat.weight": "权重", "heat.counted": "已统计 {tokens} 个词元", "heat.less": "少", "heat.more": "多", "heat.now": "最新的词元",
   "cell.expert": "第 {layer} 层，专家 {expert}", "cell.times": "{count} 个词元，占该层 {share}", "cell.weight": "权重合计 {value}",
   "strip.title": "按专家着色的文本", "strip.explain": "每个词元的颜色代表所选层中权重最大的专家。指向一个词元，可看到它的专家在上方亮起。",
-  "strip.label": "生成的词元，按专家着色", "strip.marked": "第 {layer} 层专家 {expert} 的词元", "strip.unknown": "最后一个词元还没有被模型读取，因此没有经过专家。",
+  "strip.label": "生成的词元，按专家着色", "strip.marked": "第 {layer} 层专家 {expert} 的词元", "strip.unknown": "服务器没有提供它的专家。",
   "balance.title": "各层的均衡", "balance.explain": "专家分担工作的均匀程度。横线为平均值。", "balance.load": "各专家的负载",
   "balance.entropy": "熵", "balance.entropy.hint": "1 表示所有专家工作量相同", "balance.gini": "基尼系数", "balance.gini.hint": "0 表示完全均匀；接近 1 表示一个专家包揽一切",
   "balance.maxvio": "MaxVio", "balance.maxvio.hint": "最忙的专家超出平均值多少（以平均值为单位）",
