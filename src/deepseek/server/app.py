@@ -21,6 +21,7 @@ from deepseek.server.access.keys import Keyring
 from deepseek.server.batches.desk import Desk
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.gate import RECORD, Gate
+from deepseek.server.openapi_document import REFUSED, describe
 from deepseek.server.protocol.refusals import refusal
 from deepseek.server.routes import batches, chat, completions, files, health, models, status, studio, tokens
 from deepseek.server.service import Service
@@ -55,7 +56,7 @@ def build_app(
             log.close()
 
     app = FastAPI(
-        title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSED,
         description="OpenAI's API with vLLM's extensions. Fields that are not listed are refused by name.",
     )  # fmt: skip
     app.state.service = service
@@ -63,6 +64,7 @@ def build_app(
     desk = app.state.desk = Desk(app, service, keys, paths)
     for router in ROUTERS:
         app.include_router(router)
+    describe(app)
     for kind in (HTTPException, RequestValidationError, DeepseekError, EngineFailure):
         app.add_exception_handler(kind, _answer_error)
     app.add_middleware(Gate, config=config, keys=keys, log=log, metrics=service.metrics)

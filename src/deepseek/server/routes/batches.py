@@ -10,14 +10,16 @@ from deepseek.server.access.keys import ApiKey
 from deepseek.server.batches.desk import Desk
 from deepseek.server.errors import ApiError
 from deepseek.server.gate import KEY
+from deepseek.server.openapi_document import answers_object
 from deepseek.server.protocol.batches import BatchRequest
-from deepseek.server.routes.files import owner_of, page, store_of
+from deepseek.server.routes.files import PAGE, owner_of, page, store_of
 from deepseek.server.routes.shared import json_response, new_router, serving
 
 router = new_router("batches")
+_BATCH = answers_object("batch", id="string", status="string", request_counts="object", input_file_id="string")
 
 
-@router.post("/v1/batches")
+@router.post("/v1/batches", responses=_BATCH)
 async def create(body: BatchRequest, request: Request) -> Response:
     """Queue a file's requests. Their answers come in a file, in the order of the input; refused ones in another."""
     service = serving(request)
@@ -40,7 +42,7 @@ async def create(body: BatchRequest, request: Request) -> Response:
     return json_response(job.told())
 
 
-@router.get("/v1/batches")
+@router.get("/v1/batches", responses=PAGE)
 async def listed(
     request: Request,
     after: Annotated[str | None, Query(max_length=100)] = None,
@@ -52,14 +54,14 @@ async def listed(
     return page([job.told() for job in jobs], has_more=has_more)
 
 
-@router.get("/v1/batches/{batch_id}")
+@router.get("/v1/batches/{batch_id}", responses=_BATCH)
 async def one(batch_id: str, request: Request) -> Response:
     """How far a batch is."""
     store = await store_of(request)
     return json_response((await store.jobs.get(owner_of(request), batch_id)).told())
 
 
-@router.post("/v1/batches/{batch_id}/cancel")
+@router.post("/v1/batches/{batch_id}/cancel", responses=_BATCH)
 async def cancel(batch_id: str, request: Request) -> Response:
     """End a batch; what is answered already is kept."""
     store = await store_of(request)

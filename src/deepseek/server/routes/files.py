@@ -12,6 +12,7 @@ from deepseek.server.batches.desk import Desk, Store
 from deepseek.server.batches.files import INPUT
 from deepseek.server.errors import ApiError
 from deepseek.server.gate import KEY
+from deepseek.server.openapi_document import answers_object
 from deepseek.server.protocol.batches import HOUR
 from deepseek.server.routes.shared import json_response, new_router, serving
 
@@ -27,6 +28,12 @@ _FIELDS = {
 }
 _FORM = {"type": "object", "required": ["file", "purpose"], "additionalProperties": False, "properties": _FIELDS}
 _BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}}
+_FILE = answers_object("file", id="string", bytes="integer", filename="string", purpose="string", created_at="integer")
+PAGE = answers_object("list", data="array", has_more="boolean")
+
+
+class FileContent(StreamingResponse):
+    media_type = "application/octet-stream"
 
 
 async def store_of(request: Request) -> Store:
@@ -40,7 +47,7 @@ def owner_of(request: Request) -> str:
     return key.owner if key is not None else ""
 
 
-@router.post("/v1/files", openapi_extra=_BODY)
+@router.post("/v1/files", openapi_extra=_BODY, responses=_FILE)
 async def upload(request: Request) -> Response:
     """Store a file. Its name is kept as a label only."""
     serving(request).check_open()
@@ -90,7 +97,7 @@ def _label(name: str | None) -> str:
     return "".join(letter for letter in last if letter.isprintable())[:_MOST_NAME_LETTERS] or "file"
 
 
-@router.get("/v1/files")
+@router.get("/v1/files", responses=PAGE)
 async def listed(
     request: Request,
     purpose: Annotated[Literal["batch", "batch_output"] | None, Query()] = None,
@@ -106,20 +113,20 @@ async def listed(
     return page([file.told() for file in files], has_more=has_more)
 
 
-@router.get("/v1/files/{file_id}")
+@router.get("/v1/files/{file_id}", responses=_FILE)
 async def one(file_id: str, request: Request) -> Response:
     """What is known of a file."""
     store = await store_of(request)
     return json_response((await store.files.get(owner_of(request), file_id)).told())
 
 
-@router.get("/v1/files/{file_id}/content")
+@router.get("/v1/files/{file_id}/content", response_class=FileContent)
 async def content(file_id: str, request: Request) -> Response:
     """The file itself."""
     store = await store_of(request)
     file = await store.files.get(owner_of(request), file_id)
     headers = {"Content-Length": str(file.bytes), "Content-Disposition": "attachment"}
-    return StreamingResponse(store.files.content(file), headers=headers, media_type="application/octet-stream")
+    return FileContent(store.files.content(file), headers=headers)
 
 
 @router.delete("/v1/files/{file_id}")
