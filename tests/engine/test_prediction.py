@@ -132,7 +132,10 @@ def answers(folder: Path, config: ModelConfig, *, blocks: int = 60, **settings: 
     settings = {**common, **settings}
     predicts = settings["speculation"] != "off"
     engine_config = EngineConfig(
-        quantize="int8", activation_bits=8, kv_cache_bytes=blocks * block_bytes(config, predicts=predicts), **settings
+        quantize="int8",
+        activation_bits=8,
+        kv_cache_bytes=blocks * block_bytes(config, 2, predicts=predicts),
+        **settings,
     )
     with Engine(load_runner(folder, engine_config), None, engine_config) as engine:
         results: list[Generation] = []
@@ -181,4 +184,4 @@ def test_who_guesses(settings: dict[str, Any], layers: int, tmp_path: Path) -> N
     random_model(replace(CASES["v3"], num_nextn_predict_layers=1)).save_pretrained(tmp_path)
     runner = load_runner(tmp_path, EngineConfig(kv_cache_bytes=1 << 16, **settings))
     assert runner.prediction_layers == layers
-    assert runner.nbytes_a_block == block_bytes(runner.config, predicts=layers > 0)
+    assert runner.nbytes_a_block == block_bytes(runner.config, 2, predicts=layers > 0)

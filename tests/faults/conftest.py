@@ -10,8 +10,12 @@ from live_server import Live, live, tiny_engine, write_tiny_moe
 
 
 @pytest.fixture(scope="session")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_moe(tmp_path_factory.mktemp("tiny-moe"))
+
+
+@pytest.fixture(scope="session")
+def target(tiny_folder: Path) -> Iterator[Live]:
     """A tiny model behind a server that takes bodies of a megabyte."""
-    folder = write_tiny_moe(tmp_path_factory.mktemp("tiny-moe"))
-    with live(tiny_engine(folder), max_body_bytes=1 << 20, body_seconds=0.3) as server:
+    with live(tiny_engine(tiny_folder), max_body_bytes=1 << 20, body_seconds=0.3) as server:
         yield server

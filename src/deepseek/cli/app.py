@@ -7,6 +7,7 @@ import sys
 import typer
 
 from deepseek import __version__
+from deepseek.cli.batch import batch
 from deepseek.cli.bench import bench
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
@@ -50,6 +51,7 @@ def _options(
 app.command()(chat)
 app.command()(generate)
 app.command()(serve)
+app.command()(batch)
 app.command()(info)
 app.command()(models)
 app.command()(pull)

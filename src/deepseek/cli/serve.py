@@ -51,7 +51,6 @@ def run(config: ServerConfig) -> None:
     from deepseek.engine.engine import Engine
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.server.app import build_app
-    from deepseek.server.generation_defaults import recommended
     from deepseek.server.run import Server
 
     wanted = config.model or DEFAULT_MODEL
@@ -60,9 +59,15 @@ def run(config: ServerConfig) -> None:
     with progress_bars() as report:
         path = resolve(wanted, revision=config.revision, report=report).path
         engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
-    sampling = recommended(path) if config.generation_config == "auto" else {}
-    app = build_app(config, engine, short_name(wanted), sampling)
+    app = build_app(config, engine, short_name(wanted), recommended_for(config, path))
     Server(app, config, lambda address: _tell(app.state.service, address)).run()
+
+
+def recommended_for(config: ServerConfig, model: Path) -> dict[str, Any]:
+    """How to sample where a request says nothing; fields of SamplingParams."""
+    from deepseek.server.generation_defaults import recommended
+
+    return recommended(model) if config.generation_config == "auto" else {}
 
 
 def short_name(wanted: str) -> str:
@@ -138,7 +143,7 @@ def _help(setting: "Field[Any]") -> str:
     if default in (None, (), ""):
         return str(setting.metadata["help"])
     shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    return f"{setting.metadata['help']} [dim]\\[{shown}][/]"
+    return f"{setting.metadata['help']} (default: {shown})"
 
 
 serve.__signature__ = _signature()  # type: ignore[attr-defined]

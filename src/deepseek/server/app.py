@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -17,13 +18,17 @@ from deepseek.engine.core import EngineFailure
 from deepseek.errors import DeepseekError
 from deepseek.server.access.access_log import AccessLog
 from deepseek.server.access.keys import Keyring
+from deepseek.server.batches.desk import Desk
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.gate import RECORD, Gate
+from deepseek.server.openapi_document import REFUSED, describe
 from deepseek.server.protocol.refusals import refusal
 from deepseek.server.routes import (
+    batches,
     chat,
     completions,
     embeddings,
+    files,
     health,
     messages,
     models,
@@ -41,7 +46,7 @@ if TYPE_CHECKING:
 
 ROUTERS = (
     health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
-    ranking.router, tokens.router, status.router, studio.router,
+    ranking.router, tokens.router, status.router, studio.router, files.router, batches.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 
@@ -56,19 +61,24 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await desk.begin()
         yield
+        await desk.close()
         service.close()
         engine.close()
         if log is not None:
             log.close()
 
     app = FastAPI(
-        title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSED,
         description="OpenAI's API with vLLM's extensions. Fields that are not listed are refused by name.",
     )  # fmt: skip
     app.state.service = service
+    paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)}
+    desk = app.state.desk = Desk(app, service, keys, paths)
     for router in ROUTERS:
         app.include_router(router)
+    describe(app)
     for kind in (HTTPException, RequestValidationError, DeepseekError, EngineFailure):
         app.add_exception_handler(kind, _answer_error)
     app.add_middleware(Gate, config=config, keys=keys, log=log, metrics=service.metrics)

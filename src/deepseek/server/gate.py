@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 RECORD = "deepseek.record"
 KEY = "deepseek.key"
-"""Where a request's RequestRecord and ApiKey lie in its ASGI scope."""
+PRIORITY = "deepseek.priority"
+"""Where a request's RequestRecord and ApiKey lie in its ASGI scope, and the priority that it cannot choose itself."""
 
 _log = logging.getLogger("deepseek.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _OPEN = frozenset(("/health", "/ready", "/"))
 _OPEN_BELOW = ("/studio/",)
 _QUIET = frozenset(("/health", "/ready", "/", "/metrics", "/v1/server/status"))
+_FILES = "/v1/files"
+_FORM_BYTES = 64 * 1024  # of a form, beside the file in it
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{0,1000}")
 
 
@@ -51,7 +54,7 @@ class Gate:
         self._origins = Origins(config.host, config.allowed_hosts, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or RECORD in scope:  # a request from within has passed: no client can set this
             await self._app(scope, receive, send)
             return
         _leave_out_repetition(scope, self._config.root_path)
@@ -91,7 +94,8 @@ class Gate:
                     key.quota.enter()
                 else:
                     key = None
-            limited = BodyLimit(receive, self._config, headers)
+            most = self._config.max_file_bytes + _FORM_BYTES if path == _FILES else self._config.max_body_bytes
+            limited = BodyLimit(receive, self._config, headers, most)
             await self._app(scope, limited, send)
         except Exception as error:
             if not isinstance(error, ApiError):
@@ -171,13 +175,17 @@ def _preflight(headers: Headers) -> Response:
 
 
 class BodyLimit:
-    """`receive` that ends with an error when the body is too long or takes too long to come."""
+    """`receive` that ends with an error when the body is too long or takes too long to come.
 
-    def __init__(self, receive: Receive, config: "ServerConfig", headers: Headers) -> None:
+    most: bytes; where they are more than other bodies may have, there is as much more time for them as they come.
+    """
+
+    def __init__(self, receive: Receive, config: "ServerConfig", headers: Headers, most: int) -> None:
         self._receive = receive
-        self._most = config.max_body_bytes
+        self._most = most
         self._seconds = config.body_seconds
-        self._until = time.monotonic() + config.body_seconds
+        self._seconds_a_byte = config.body_seconds / config.max_body_bytes
+        self._begun = time.monotonic()
         self._length = 0
         self._is_whole = False
         announced = headers.get("content-length", "0")
@@ -190,7 +198,8 @@ class BodyLimit:
         if self._is_whole:
             return await self._receive()
         try:
-            async with asyncio.timeout(self._until - time.monotonic()):
+            until = self._begun + self._seconds + self._length * self._seconds_a_byte
+            async with asyncio.timeout(until - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
@@ -204,6 +213,7 @@ class BodyLimit:
     def _check(self, length: int) -> None:
         if length > self._most:
             raise ApiError(
-                413, f"the body is longer than {self._most:,} bytes: send less, or raise --max-body-bytes",
+                413, f"the body is longer than {self._most:,} bytes: send less, or raise --max-body-bytes "
+                "(for files --max-file-bytes)",
                 headers={"Connection": "close"},
             )  # fmt: skip

@@ -17,6 +17,7 @@ from deepseek.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
 MODEL, ENGINE, ADDRESS, ACCESS, LIMITS, CHAT = "Model", "Engine", "Address", "Access", "Limits", "Chat"
+BATCHES = "Files and batches"
 AccessLog = Literal["auto", "json", "off"]
 GenerationConfig = Literal["auto", "off"]
 _ENGINE_DEFAULTS = {each.name: each.default for each in fields(EngineConfig)}
@@ -91,6 +92,11 @@ class ServerConfig:
     response_store_bytes: int = _setting(
         256 << 20, LIMITS, "Length of all responses kept for an API key; the oldest are forgotten."
     )
+    data_dir: str | None = _setting(None, BATCHES, "Folder for files and batches; by default one in the state folder.")
+    max_file_bytes: int = _setting(200 << 20, BATCHES, "Length of a file.")
+    max_stored_bytes: int = _setting(4 << 30, BATCHES, "Length of all files of an API key together.")
+    max_batch_lines: int = _setting(50_000, BATCHES, "Requests in a batch.")
+
     max_body_bytes: int = _setting(16 << 20, LIMITS, "Length of a request's body.")
     body_seconds: float = _setting(30.0, LIMITS, "Time that a client has to send headers, and again the body.")
     request_seconds: float = _setting(3600.0, LIMITS, "Time from a request to the end of its answer.")
@@ -102,8 +108,10 @@ class ServerConfig:
             _check_type(each.name, getattr(self, each.name), SETTING_TYPES[each.name])
         EngineConfig.of(self.engine_settings())
         _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)
-        _require(self.max_body_bytes > 0, "max_body_bytes", "above 0", self.max_body_bytes)
-        _require(self.response_store_bytes > 0, "response_store_bytes", "above 0", self.response_store_bytes)
+        for name in (
+            "max_body_bytes", "max_file_bytes", "max_stored_bytes", "max_batch_lines", "response_store_bytes",
+        ):  # fmt: skip
+            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         for name in ("body_seconds", "request_seconds", "keep_alive_seconds"):
             _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         _require(self.shutdown_timeout >= 0, "shutdown_timeout", "0 or above", self.shutdown_timeout)

@@ -54,11 +54,12 @@ class KeySettings:
 
 
 class ApiKey:
-    """A key that was found. tenant: "" where all share."""
+    """A key that was found. tenant: "" where all share. owner: of stored files, the same after any restart."""
 
-    def __init__(self, settings: KeySettings, tenant: str) -> None:
+    def __init__(self, settings: KeySettings, tenant: str, owner: str) -> None:
         self.name = settings.name
         self.tenant = tenant
+        self.owner = owner
         self.digest = settings.digest
         self.quota = Quota(
             requests_per_minute=settings.requests_per_minute,
@@ -79,7 +80,10 @@ class Keyring:
             if len({getattr(one, what) for one in listed}) < len(listed):
                 raise ConfigError(f"two API keys have the same {'name' if what == 'name' else 'key'}: change one")
         alone = len(listed) == 1
-        self._keys = [ApiKey(one, "" if alone else one.tenant or one.name) for one in listed]
+        self._keys = [
+            ApiKey(one, "" if alone else one.tenant or one.name, _owner(one, is_named=place >= len(plain)))
+            for place, one in enumerate(listed)
+        ]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -92,6 +96,18 @@ class Keyring:
             if hmac.compare_digest(key.digest, digest):
                 found = key
         return found if given else None
+
+    def payer(self, owner: str, name: str | None) -> ApiKey | None:
+        """The key of that name if it is this owner's, else another one of the owner."""
+        own = [key for key in self._keys if key.owner == owner]
+        return next((key for key in own if key.name == name), own[0] if own else None)
+
+
+def _owner(settings: KeySettings, *, is_named: bool) -> str:
+    """A key without a name of its own, whose place on the command line may change, is known by its digest."""
+    if is_named:
+        return f"tenant {settings.tenant}" if settings.tenant is not None else f"key {settings.name}"
+    return f"digest {hashlib.sha256(b'owner' + settings.digest).hexdigest()}"
 
 
 def _digest(key: str) -> bytes:

@@ -69,11 +69,19 @@ class Quota:
             self._requests.take(1)
         self._running += 1
 
+    def token_wait(self) -> float:
+        """Seconds until tokens may be used again; 0.0: now. For work that no request waits for."""
+        return max((bucket.wait() for _, bucket in self._tokens), default=0.0)
+
+    def charge(self, tokens: int) -> None:
+        """So many tokens were used by such work."""
+        for _, bucket in self._tokens:
+            bucket.take(tokens)
+
     def leave(self, tokens: int) -> None:
         """The request has ended and used so many tokens, which are paid for afterwards."""
         self._running -= 1
-        for _, bucket in self._tokens:
-            bucket.take(tokens)
+        self.charge(tokens)
 
 
 def _too_much(limit: str, wait: float) -> ApiError:

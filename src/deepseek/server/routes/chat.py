@@ -13,6 +13,7 @@ from deepseek.server import sse
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
 from deepseek.server.errors import error_event
 from deepseek.server.generation import Wish
+from deepseek.server.openapi_document import answers_with
 from deepseek.server.parsing import ToolCallPiece
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.chat import ChatCompletionRequest, NamedToolChoice
@@ -25,7 +26,7 @@ PATH = "/v1/chat/completions"
 router = new_router("chat")
 
 
-@router.post(PATH)
+@router.post(PATH, responses=answers_with(out.ChatCompletion, streams=True))
 async def chat_completions(body: ChatCompletionRequest, request: Request) -> Response:
     """Answer a chat, whole or as a stream of server-sent events."""
     service = serving(request)

@@ -15,6 +15,7 @@ from deepseek.server import sse
 from deepseek.server.errors import error_event
 from deepseek.server.fill_in_the_middle import gap_prompt
 from deepseek.server.generation import Answer, Delta, Wish, begin
+from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.completions import CompletionRequest
 from deepseek.server.routes.shared import json_response, new_router, serving, usage_of, wish_of
@@ -25,7 +26,7 @@ PATH = "/v1/completions"
 router = new_router("completions")
 
 
-@router.post(PATH)
+@router.post(PATH, responses=answers_with(out.Completion, streams=True))
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue one text or several, whole or as a stream of server-sent events."""
     service = serving(request)

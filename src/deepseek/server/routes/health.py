@@ -2,7 +2,7 @@
 
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from deepseek import __version__
 from deepseek.server.errors import ApiError
@@ -32,7 +32,7 @@ async def version() -> Response:
     return json_response({"version": __version__})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
     return Response(serving(request).metrics.text(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from deepseek.server.access.access_log import RequestRecord
 from deepseek.server.access.keys import ApiKey
-from deepseek.server.gate import KEY, RECORD
+from deepseek.server.gate import KEY, PRIORITY, RECORD
 from deepseek.server.generation import Answer, Wish
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.fields import SamplingFields
@@ -44,8 +44,13 @@ def wish_for(
 ) -> Wish:
     """The same for routes with other fields."""
     record: RequestRecord = request.scope[RECORD]
-    salt = f"{tenant_of(request)}\0{cache_salt or ''}"
-    return Wish(request_id=request_id, record=record, priority=priority, cache_salt=salt, experts=experts)
+    return Wish(
+        request_id=request_id,
+        record=record,
+        priority=request.scope.get(PRIORITY, priority),
+        cache_salt=f"{tenant_of(request)}\0{cache_salt or ''}",
+        experts=experts,
+    )
 
 
 def json_response(value: Any, status: int = 200) -> Response:
