@@ -218,6 +218,7 @@ def test_log_probabilities_of_the_text(client: openai.OpenAI) -> None:
         ({"input": []}, "input"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort cannot be set"),
         ({"top_logprobs": 3}, "top_logprobs must be given with include"),
+        ({"include": ["message.output_text.logprobs"], "tools": [WEATHER]}, "include cannot ask for log-prob"),
         ({"max_output_tokens": 10**9}, "max_tokens must be at most"),
     ],
 )  # fmt: skip
@@ -252,6 +253,12 @@ def test_reasoning_is_an_item_of_its_own_and_goes_on_into_the_next_prompt(tiny: 
         told = events[-1].response.output  # type: ignore[union-attr]
         assert [item.type for item in told] == [item.type for item in whole.output]
         assert told[0].content == whole.output[0].content
+        more["include"] = ["message.output_text.logprobs"]
+        for item in client.responses.create(**more).output:
+            if item.type == "message":
+                (part,) = item.content
+                said = b"".join(bytes(one.bytes) for one in part.logprobs)  # type: ignore[union-attr]
+                assert said.decode("utf-8", "replace") == part.text  # type: ignore[union-attr]
         next_one = client.responses.create(
             model="tiny", input="And?", previous_response_id=whole.id, max_output_tokens=1
         )  # fmt: skip

@@ -73,6 +73,7 @@ class ChatTask:
 @dataclass(slots=True)
 class Said:
     """What one sample said in one step. delta: the tokens behind it; pieces: the same in order, content and all.
+    n_before: so many of the tokens came before the content, as reasoning and its marks.
 
     finish_reason: "stop", "length" or "tool_calls", on the last of a sample.
     """
@@ -83,6 +84,7 @@ class Said:
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     finish_reason: str | None = None
     pieces: list[Piece] = field(default_factory=list)
+    n_before: int = 0
 
 
 class ChatAnswer:
@@ -97,6 +99,8 @@ class ChatAnswer:
         self._parsers = parsers
         self._one_call = one_call
         self._called = [False] * len(parsers)
+        self._unassigned: list[int | None] = [0] * len(parsers)
+        """Of each sample, tokens that may yet turn out to be reasoning; None when its reasoning is over."""
 
     async def steps(self) -> AsyncGenerator[list[Said], None]:
         """As `Answer.steps`."""
@@ -106,11 +110,17 @@ class ChatAnswer:
 
     def _said(self, delta: Delta) -> Said:
         parser = self._parsers[delta.sample]
-        pieces = parser.feed(delta.text)
-        if delta.finish_reason is not None:
-            pieces = [*pieces, *parser.finish()]
         said = Said(delta, finish_reason=delta.finish_reason)
-        for piece in pieces:
+        pieces: list[Piece] = []
+        for text in delta.texts:  # token by token, for the count must not depend on what a step happens to hold
+            found = parser.feed(text)
+            said.n_before += self._count_reasoning(delta.sample, found)
+            pieces += found
+        if delta.finish_reason is not None:
+            found = parser.finish()
+            self._count_reasoning(delta.sample, found, more=0)
+            pieces += found
+        for piece in _joined(pieces):
             if piece.tool_call is not None and self._one_call and piece.tool_call.index > 0:
                 continue
             said.pieces.append(piece)
@@ -122,9 +132,35 @@ class ChatAnswer:
             self._called[delta.sample] = True
         if said.finish_reason == "stop" and self._called[delta.sample]:
             said.finish_reason = "tool_calls"
-        if self.reasoning_tokens is not None and said.reasoning and not said.content:
-            self.reasoning_tokens += len(delta.token_ids)
         return said
+
+    def _count_reasoning(self, sample: int, pieces: Sequence[Piece], *, more: int = 1) -> bool:
+        """Of one token more. Those that say nothing yet, such as half a marker, belong to what comes next.
+
+        Whether the content is still to come.
+        """
+        waiting = self._unassigned[sample]
+        if self.reasoning_tokens is None or waiting is None:
+            return False
+        waiting += more
+        if any(piece.reasoning for piece in pieces):
+            self.reasoning_tokens += waiting
+            waiting = 0
+        ended = any(piece.content or piece.tool_call for piece in pieces)
+        self._unassigned[sample] = None if ended else waiting
+        return not ended
+
+
+def _joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Neighbours of the same kind as one; parts of calls stay as they are."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else Piece()
+        if (last.content and piece.content) or (last.reasoning and piece.reasoning):
+            joined[-1] = Piece(content=last.content + piece.content, reasoning=last.reasoning + piece.reasoning)
+        else:
+            joined.append(piece)
+    return joined
 
 
 async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:

@@ -46,7 +46,7 @@ class Delta:
 
     token_ids: with the token that ended the sample; n_visible: of them, without one that ended it and prints nothing.
     logprobs: (token id, log-probability, likeliest tokens with theirs) for each token, where asked for.
-    stopped_by: the stop string that ended the sample.
+    texts: what became certain with each token; text: all of it. stopped_by: the stop string that ended the sample.
     routing: for each token the experts of the computation that chose it, whose input is the token before.
     prompt_routing: of the computations whose inputs are the prompt's tokens; once.
     """
@@ -55,6 +55,7 @@ class Delta:
     token_ids: list[int] = field(default_factory=list)
     n_visible: int = 0
     text: str = ""
+    texts: list[str] = field(default_factory=list)
     logprobs: list[tuple[int, float, list[tuple[int, float]]]] = field(default_factory=list)
     finish_reason: str | None = None
     stopped_by: str | None = None
@@ -134,6 +135,7 @@ class Answer:
             if delta is None:
                 delta = deltas[event.sample] = Delta(event.sample)
             delta.text += event.text
+            delta.texts.append(event.text)
             delta.finish_reason = event.finish_reason
             delta.stopped_by = event.stopped_by
             if event.token_id is not None:

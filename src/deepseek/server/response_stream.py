@@ -18,7 +18,7 @@ Logprobs = Callable[[Said], list[TokenLogprob]]
 class ResponseStream:
     """Gives the events in order; `response` is their sum at any time. They refer to it: encode each list at once.
 
-    logprobs: of the tokens behind a step; they belong to the message where one goes on.
+    logprobs: of the tokens of content behind a step; without calls, for theirs would be among them.
     """
 
     def __init__(self, response: out.Response, logprobs: Logprobs = lambda said: []) -> None:
@@ -35,10 +35,7 @@ class ResponseStream:
         return [self._told("created"), self._told("in_progress")]
 
     def add(self, said: Said) -> list[out.Event]:
-        if any(piece.reasoning or piece.tool_call for piece in said.pieces):
-            self._waiting = []
-        else:
-            self._waiting += self._logprobs_of(said)
+        self._waiting += self._logprobs_of(said)
         events: list[out.Event] = []
         for piece in said.pieces:
             events += self._add(piece)

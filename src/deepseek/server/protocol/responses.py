@@ -169,6 +169,8 @@ class ResponsesRequest(Strict):
     def _check_together(self) -> Self:
         if self.tool_choice not in (None, "auto", "none") and not self.tools:
             raise ValueError("tool_choice must be given with tools")
+        if self.wants_logprobs and self.tools and self.tool_choice != "none":
+            raise ValueError("include cannot ask for log-probabilities where tools may be called")
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options must be given with stream: true only")
         if self.top_logprobs is not None and not self.wants_logprobs:

@@ -215,7 +215,7 @@ class _Telling:
         if not self.body.wants_logprobs:
             return []
         delta = said.delta
-        scored = delta.logprobs[: delta.n_visible]
+        scored = delta.logprobs[said.n_before : delta.n_visible]
         return self.service.token_views.chat_logprobs(scored, self.body.top_logprobs or 0)
 
 
