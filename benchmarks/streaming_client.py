@@ -18,7 +18,7 @@ _TAIL = 4096  # bytes that hold the last event, which tells the usage
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """first: seconds from connecting to the first token's event, seconds: to the last. Tokens as the server counts them."""
+    """first: seconds from connecting to the first token's event, seconds: to the last. Tokens as the server counts."""
 
     first: float
     seconds: float
