@@ -43,8 +43,8 @@ def ours(model: Path, threads: int, clients: int, options: list[str]) -> Iterato
 def llama_server(program: str, model: Path, threads: int, clients: int, options: list[str]) -> Iterator[Serving]:
     """A slot a client, and no caches of prompts, because none comes twice.
 
-    With 16 clients -ub 2048 gave most tokens a second (128; 512: 123, 256: 125, 128: 111). One cache for all slots
-    (--kv-unified) made it slower by 40 %, --poll 0 by 5 %.
+    -ub 2048: tried once each with 16 clients, 2048 gave 128 tokens a second, 512 123, 256 125, 128 111: near the noise.
+    --kv-unified gave 71. Others may be tried with --theirs.
     """
     command = [
         program, "-m", str(model), "-t", str(threads), "-tb", str(threads), "-np", str(clients),
