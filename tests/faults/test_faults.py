@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -77,10 +78,12 @@ def test_a_killed_server_breaks_its_streams_and_says_the_same_again(tiny_folder:
     assert len(whole) > len("".join(told))
 
 
-def test_weights_cut_while_they_are_mapped(tiny_folder: Path) -> None:
+def test_weights_cut_while_they_are_mapped(tiny_folder: Path, tmp_path: Path) -> None:
     """The process may die of it, but never answers from what is not there, and the next start mends the store."""
-    store = store_path(tiny_folder, "f32")
-    with served(tiny_folder) as (process, address), httpx.Client(base_url=address, timeout=60) as client:
+    folder = tmp_path / "cut"  # of its own: this process may have mapped the store of the other one
+    shutil.copytree(tiny_folder, folder)
+    store = store_path(folder, "f32")
+    with served(folder) as (process, address), httpx.Client(base_url=address, timeout=60) as client:
         good = client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"]
         os.truncate(store, 4096)
         try:
@@ -89,7 +92,7 @@ def test_weights_cut_while_they_are_mapped(tiny_folder: Path) -> None:
             process.kill()
         except (httpx.RemoteProtocolError, httpx.ReadError):
             assert process.wait(60) == -signal.SIGBUS
-    with served(tiny_folder) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
+    with served(folder) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
         assert client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"] == good
 
 

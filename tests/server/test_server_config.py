@@ -65,7 +65,7 @@ def test_help_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output)
     for each in fields(ServerConfig):
         assert f"--{each.name.replace('_', '-')}" in text
-    for spelling in ("-t ", "-c ", "-np ", "-ctk", "--model-path", "[8000]", "[127.0.0.1]"):
+    for spelling in ("-t ", "-c ", "-np ", "-ctk", "--model-path", "(default: 8000)", "127.0.0.1)"):
         assert spelling in text
 
 
