@@ -4,8 +4,8 @@
     python benchmarks/lm_eval_scores.py [--lm-eval /path/to/lm_eval]
 
 The task is a file of multiple-choice questions written here (capitals, sums, opposites), scored by the likelihood of
-each answer, over `local-completions` with echo and logprobs. The server computes in 16-bit activations on the weights
-as they are, so that what differs is arithmetic alone. The last line is JSON.
+each answer, over `local-completions` with echo and logprobs. Both read the same float32 weights; the server computes
+with 16-bit activations, so that what differs is arithmetic alone. The last line is JSON.
 """
 
 import argparse
@@ -18,10 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-CAPITALS = {
-    "France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Spain": "Madrid", "Greece": "Athens",
-    "Russia": "Moscow", "Germany": "Berlin", "Austria": "Vienna", "Cuba": "Havana",
-}  # fmt: skip
+CAPITALS = {"France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Egypt": "Cairo", "Spain": "Madrid", "Cuba": "Havana",
+            "Greece": "Athens", "Russia": "Moscow", "Germany": "Berlin", "Austria": "Vienna"}  # fmt: skip
 OPPOSITES = {"hot": "cold", "big": "small", "day": "night", "up": "down", "fast": "slow", "light": "dark", "old": "new",
              "open": "closed", "wet": "dry", "early": "late"}  # fmt: skip
 TASK = """
@@ -43,11 +41,13 @@ NAME = "small_choices"
 
 def main() -> None:
     options = _options()
+    from deepseek.checkpoint.convert import convert
     from deepseek.hub import resolve
 
-    model = resolve(options.model).path
     with tempfile.TemporaryDirectory() as folder:
         _write_task(Path(folder))
+        model = Path(folder) / "model"
+        convert(resolve(options.model).path, model, dtype="F32")  # a folder that Transformers reads too
         transformers = _scores(
             options, folder, "hf", f"pretrained={model},dtype=float32,add_bos_token=False", "transformers"
         )  # fmt: skip
