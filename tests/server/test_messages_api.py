@@ -260,10 +260,10 @@ def test_blocks_follow_the_order_of_what_was_said_however_it_is_cut_into_steps()
         Piece(content="Bye"),
     ]
     delta = Delta(0)
-    usage = out.Usage(1, 1)
+    usage = out.MessageUsage(1, 1)
 
-    def told(steps: list[list[Piece]]) -> tuple[list[str], out.Message]:
-        stream = MessageStream(out.Message("m", "tiny", out.Usage(1, 0), []))
+    def told(steps: list[list[Piece]]) -> tuple[list[str], out.MessageAnswer]:
+        stream = MessageStream(out.MessageAnswer("m", "tiny", out.MessageUsage(1, 0), []))
         events = stream.start()
         for step in steps:
             events += stream.add(Said(delta, pieces=step))
@@ -272,9 +272,9 @@ def test_blocks_follow_the_order_of_what_was_said_however_it_is_cut_into_steps()
 
     singly = told([[piece] for piece in pieces])
     assert told([pieces]) == singly
-    thinking = out.Thinking("Hm", singly[1].content[0].signature)  # type: ignore[union-attr]
-    calls = [out.ToolUse("c0", "f", {"a": 1}), out.ToolUse("c1", "g", {})]
-    assert singly[1].content == [thinking, out.Text("Look: "), *calls, out.Text("Bye")]
+    thinking = out.ThinkingContent("Hm", singly[1].content[0].signature)  # type: ignore[union-attr]
+    calls = [out.ToolUseContent("c0", "f", {"a": 1}), out.ToolUseContent("c1", "g", {})]
+    assert singly[1].content == [thinking, out.TextContent("Look: "), *calls, out.TextContent("Bye")]
     starts = [event for event in singly[0] if event.startswith("BlockStart")]
     assert len(starts) == 5
     assert not any("Hm" in start or "Look" in start for start in starts)

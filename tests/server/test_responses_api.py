@@ -322,7 +322,7 @@ def test_items_follow_the_order_of_what_was_said_however_it_is_cut_into_steps(
         Piece(tool_call=ToolCallPiece(1, "c1", "g", "")),
         Piece(content="Bye"),
     ]
-    usage = out.Usage(1, 1, 2, out.InputDetails(0), out.OutputDetails(0))
+    usage = out.ResponseUsage(1, 1, 2, out.InputDetails(0), out.OutputDetails(0))
 
     def told(steps: list[list[Piece]]) -> list[Any]:
         stream = ResponseStream(response())
@@ -344,8 +344,8 @@ def test_items_follow_the_order_of_what_was_said_however_it_is_cut_into_steps(
     assert done == output
 
 
-def response() -> out.Response:
-    return out.Response(
+def response() -> out.ResponseAnswer:
+    return out.ResponseAnswer(
         id="r", created_at=0, model="tiny", instructions=None, max_output_tokens=None, metadata={},
         parallel_tool_calls=True, previous_response_id=None, reasoning={}, store=False, temperature=1.0, text={},
         tool_choice="auto", tools=[], top_logprobs=0, top_p=1.0, user=None,

@@ -14,7 +14,7 @@ from deepseek.server.protocol import message_events as out
 class MessageStream:
     """Gives the events in order; `message` is their sum at any time. hide_thinking: blocks of reasoning stay empty."""
 
-    def __init__(self, message: out.Message, *, hide_thinking: bool = False) -> None:
+    def __init__(self, message: out.MessageAnswer, *, hide_thinking: bool = False) -> None:
         self.message = message
         self._hide_thinking = hide_thinking
         self._texts: list[str] = []
@@ -29,7 +29,7 @@ class MessageStream:
             events += self._add(piece)
         return events
 
-    def end(self, stop_reason: str, stop_sequence: str | None, usage: out.Usage) -> list[out.Event]:
+    def end(self, stop_reason: str, stop_sequence: str | None, usage: out.MessageUsage) -> list[out.Event]:
         events = self._close()
         message = self.message
         message.stop_reason, message.stop_sequence, message.usage = stop_reason, stop_sequence, usage
@@ -39,21 +39,21 @@ class MessageStream:
         if piece.tool_call is not None:
             return self._call(piece.tool_call)
         if piece.reasoning:
-            events = self._opened(out.Thinking)
+            events = self._opened(out.ThinkingContent)
             self._texts.append(piece.reasoning)
             return events if self._hide_thinking else [*events, self._delta(out.ThinkingDelta(piece.reasoning))]
-        events = self._opened(out.Text)
+        events = self._opened(out.TextContent)
         self._texts.append(piece.content)
         return [*events, self._delta(out.TextDelta(piece.content))]
 
     def _call(self, call: ToolCallPiece) -> list[out.Event]:
         events: list[out.Event] = []
         if call.name is not None:
-            events = [*self._close(), self._open(out.ToolUse(call.id or "", call.name, {}))]
+            events = [*self._close(), self._open(out.ToolUseContent(call.id or "", call.name, {}))]
         self._texts.append(call.arguments)
         return [*events, self._delta(out.InputJsonDelta(call.arguments))] if call.arguments else events
 
-    def _opened(self, kind: type[out.Text] | type[out.Thinking]) -> list[out.Event]:
+    def _opened(self, kind: type[out.TextContent] | type[out.ThinkingContent]) -> list[out.Event]:
         """Begin a block of this kind unless one is open."""
         content = self.message.content
         return [] if content and isinstance(content[-1], kind) else [*self._close(), self._open(kind())]
@@ -69,9 +69,9 @@ class MessageStream:
             return []
         events: list[out.Event] = []
         block, text = self.message.content[-1], "".join(self._texts)
-        if isinstance(block, out.Text):
+        if isinstance(block, out.TextContent):
             block.text = text
-        elif isinstance(block, out.Thinking):
+        elif isinstance(block, out.ThinkingContent):
             block.thinking = "" if self._hide_thinking else text
             block.signature = checksum(text)
             events = [self._delta(out.SignatureDelta(block.signature))]

@@ -5,7 +5,11 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from deepseek.server.protocol import answers as out
+from deepseek.server.protocol.answers import ChatCompletion, Completion
+from deepseek.server.protocol.embeddings import EmbeddingList
+from deepseek.server.protocol.message_events import MessageAnswer
+from deepseek.server.protocol.ranking import Ranking, ScoreList
+from deepseek.server.protocol.response_events import ResponseAnswer
 
 _ERROR = {
     "type": "object",
@@ -23,8 +27,16 @@ _ERROR = {
         }
     },
 }
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string"}, "event": {"type": "string"}},
+}
+"""One event of a stream. data: JSON, or [DONE] at the end of OpenAI's older streams."""
 _REFERENCE = "#/components/schemas/{name}"
-_STRUCTURES: tuple[type[msgspec.Struct], ...] = (out.ChatCompletion, out.Completion)
+_STRUCTURES: tuple[type[msgspec.Struct], ...] = (
+    ChatCompletion, Completion, MessageAnswer, ResponseAnswer, EmbeddingList, ScoreList, Ranking,
+)  # fmt: skip
 REFUSED: dict[int | str, dict[str, Any]] = {
     "default": {
         "description": "Refused or failed; the message says what to mend.",
@@ -38,7 +50,7 @@ def answers_with(structure: type[msgspec.Struct], *, streams: bool = False) -> d
     """For `responses` of a route. streams: also as server-sent events."""
     content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFERENCE.format(name=structure.__name__)}}}
     if streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     return {200: {"content": content}}
 
 

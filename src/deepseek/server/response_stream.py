@@ -21,7 +21,7 @@ class ResponseStream:
     logprobs: of the tokens of content behind a step; without calls, for theirs would be among them.
     """
 
-    def __init__(self, response: out.Response, logprobs: Logprobs = lambda said: []) -> None:
+    def __init__(self, response: out.ResponseAnswer, logprobs: Logprobs = lambda said: []) -> None:
         self.response = response
         self._logprobs_of = logprobs
         self._numbers = itertools.count()
@@ -41,13 +41,13 @@ class ResponseStream:
             events += self._add(piece)
         return events
 
-    def end(self, reason: str, usage: out.Usage) -> list[out.Event]:
+    def end(self, reason: str, usage: out.ResponseUsage) -> list[out.Event]:
         """Of the items; `finished` follows. reason: of the last step."""
         cut = reason == "length"
         events = self._close("incomplete" if cut else "completed")
         response = self.response
         response.status = "incomplete" if cut else "completed"
-        response.incomplete_details = out.Incomplete("max_output_tokens") if cut else None
+        response.incomplete_details = out.IncompleteDetails("max_output_tokens") if cut else None
         response.usage, response.completed_at = usage, None if cut else int(time.time())
         return events
 
@@ -56,7 +56,7 @@ class ResponseStream:
 
     def fail(self, message: str) -> list[out.Event]:
         self.response.status = "failed"
-        self.response.error = out.Failure("server_error", message)
+        self.response.error = out.ResponseFailure("server_error", message)
         return self.finished()
 
     def _told(self, status: str) -> out.Event:
@@ -90,7 +90,7 @@ class ResponseStream:
     def _call(self, call: ToolCallPiece) -> list[out.Event]:
         events: list[out.Event] = []
         if call.name is not None:
-            item = out.FunctionCall(f"fc_{secrets.token_hex(16)}", call.id or "", call.name)
+            item = out.FunctionCallItem(f"fc_{secrets.token_hex(16)}", call.id or "", call.name)
             events = [*self._close("completed"), self._open(item)]
         self._texts.append(call.arguments)
         if not call.arguments:
@@ -136,7 +136,7 @@ class ResponseStream:
         self._is_open = False
         item.status = status
         events: list[out.Event]
-        if isinstance(item, out.FunctionCall):
+        if isinstance(item, out.FunctionCallItem):
             item.arguments = text
             done = self._event(
                 out.ArgumentsDone, "function_call_arguments.done", arguments=text, **place
@@ -155,6 +155,6 @@ class ResponseStream:
 def _snapshot(item: out.OutputItem) -> out.OutputItem:
     """A copy, for what is empty now is full when the events of a step are encoded."""
     copied: out.OutputItem = type(item)(**{name: getattr(item, name) for name in item.__struct_fields__})
-    if not isinstance(copied, out.FunctionCall):
+    if not isinstance(copied, out.FunctionCallItem):
         copied.content = list(copied.content)  # type: ignore[assignment]
     return copied

@@ -92,6 +92,7 @@ class ServerConfig:
     response_store_bytes: int = _setting(
         256 << 20, LIMITS, "Length of all responses kept for an API key; the oldest are forgotten."
     )
+
     data_dir: str | None = _setting(None, BATCHES, "Folder for files and batches; by default one in the state folder.")
     max_file_bytes: int = _setting(200 << 20, BATCHES, "Length of a file.")
     max_stored_bytes: int = _setting(4 << 30, BATCHES, "Length of all files of an API key together.")

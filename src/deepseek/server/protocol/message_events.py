@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 
-class Usage(msgspec.Struct):
+class MessageUsage(msgspec.Struct):
     """input_tokens: without those that were read from the cache."""
 
     input_tokens: int
@@ -14,28 +14,28 @@ class Usage(msgspec.Struct):
     cache_creation_input_tokens: int = 0
 
 
-class Text(msgspec.Struct, tag="text"):
+class TextContent(msgspec.Struct, tag="text"):
     text: str = ""
 
 
-class Thinking(msgspec.Struct, tag="thinking"):
+class ThinkingContent(msgspec.Struct, tag="thinking"):
     thinking: str = ""
     signature: str = ""
 
 
-class ToolUse(msgspec.Struct, tag="tool_use"):
+class ToolUseContent(msgspec.Struct, tag="tool_use"):
     id: str
     name: str
     input: dict[str, Any]
 
 
-Block = Text | Thinking | ToolUse
+Block = TextContent | ThinkingContent | ToolUseContent
 
 
-class Message(msgspec.Struct, tag="message"):
+class MessageAnswer(msgspec.Struct, tag="message"):
     id: str
     model: str
-    usage: Usage
+    usage: MessageUsage
     content: list[Block]
     role: str = "assistant"
     stop_reason: str | None = None
@@ -59,7 +59,7 @@ class InputJsonDelta(msgspec.Struct, tag="input_json_delta"):
 
 
 class MessageStart(msgspec.Struct, tag="message_start"):
-    message: Message
+    message: MessageAnswer
 
 
 class BlockStart(msgspec.Struct, tag="content_block_start"):
@@ -85,7 +85,7 @@ class MessageDelta(msgspec.Struct, tag="message_delta"):
     """usage: of the whole answer."""
 
     delta: Stopped
-    usage: Usage
+    usage: MessageUsage
 
 
 class MessageStop(msgspec.Struct, tag="message_stop"):

@@ -33,7 +33,7 @@ class ReasoningItem(msgspec.Struct, tag="reasoning"):
     summary: list[Any] = msgspec.field(default_factory=list)
 
 
-class FunctionCall(msgspec.Struct, tag="function_call"):
+class FunctionCallItem(msgspec.Struct, tag="function_call"):
     id: str
     call_id: str
     name: str
@@ -41,7 +41,7 @@ class FunctionCall(msgspec.Struct, tag="function_call"):
     status: str = "in_progress"
 
 
-OutputItem = OutputMessage | ReasoningItem | FunctionCall
+OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
 
 
 class InputDetails(msgspec.Struct):
@@ -53,7 +53,7 @@ class OutputDetails(msgspec.Struct):
     reasoning_tokens: int
 
 
-class Usage(msgspec.Struct):
+class ResponseUsage(msgspec.Struct):
     input_tokens: int
     output_tokens: int
     total_tokens: int
@@ -61,16 +61,16 @@ class Usage(msgspec.Struct):
     output_tokens_details: OutputDetails
 
 
-class Incomplete(msgspec.Struct):
+class IncompleteDetails(msgspec.Struct):
     reason: str
 
 
-class Failure(msgspec.Struct):
+class ResponseFailure(msgspec.Struct):
     code: str
     message: str
 
 
-class Response(msgspec.Struct):
+class ResponseAnswer(msgspec.Struct):
     """What was asked for, as far as OpenAI repeats it, and what came of it."""
 
     id: str
@@ -92,9 +92,9 @@ class Response(msgspec.Struct):
     user: str | None
     output: list[OutputItem] = msgspec.field(default_factory=list)
     status: str = "in_progress"
-    usage: Usage | None = None
-    incomplete_details: Incomplete | None = None
-    error: Failure | None = None
+    usage: ResponseUsage | None = None
+    incomplete_details: IncompleteDetails | None = None
+    error: ResponseFailure | None = None
     completed_at: int | None = None
     object: str = "response"
     background: bool = False
@@ -110,7 +110,7 @@ class Event(msgspec.Struct, kw_only=True):
 
 
 class ResponseEvent(Event, kw_only=True):
-    response: Response
+    response: ResponseAnswer
 
 
 class ItemEvent(Event, kw_only=True):

@@ -11,6 +11,7 @@ from deepseek.sampling import SamplingParams
 from deepseek.server import sse
 from deepseek.server.generation import begin
 from deepseek.server.many_prompts import finish, run_all
+from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import embeddings as out
 from deepseek.server.protocol.embeddings import EmbeddingRequest
 from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
@@ -24,7 +25,7 @@ router = new_router("embeddings")
 _PARAMS = SamplingParams(max_tokens=1)
 
 
-@router.post("/v1/embeddings")
+@router.post("/v1/embeddings", responses=answers_with(out.EmbeddingList))
 async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     """Vectors of texts: the model's final hidden states of their tokens, pooled."""
     service = serving(request)

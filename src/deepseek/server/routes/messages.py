@@ -16,6 +16,7 @@ from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat, chat_pr
 from deepseek.server.errors import ENVELOPES, ApiError, error_event
 from deepseek.server.generation import Wish
 from deepseek.server.message_stream import MessageStream
+from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import answers
 from deepseek.server.protocol import message_events as out
 from deepseek.server.protocol.messages import CountTokensRequest, MessagesRequest
@@ -39,7 +40,7 @@ def anthropic_envelope(error: ApiError) -> dict[str, Any]:
 ENVELOPES[PATH] = anthropic_envelope
 
 
-@router.post(PATH)
+@router.post(PATH, responses=answers_with(out.MessageAnswer, streams=True))
 async def messages(body: MessagesRequest, request: Request) -> Response:
     """Answer a chat, whole or as a stream of server-sent events."""
     service = serving(request)
@@ -49,7 +50,7 @@ async def messages(body: MessagesRequest, request: Request) -> Response:
     hide = body.thinking is not None and body.thinking.display == "omitted"
 
     def telling(answer: ChatAnswer) -> "_Telling":
-        message = out.Message(answer_id, model, _usage(answer), [])
+        message = out.MessageAnswer(answer_id, model, _usage(answer), [])
         return _Telling(service, MessageStream(message, hide_thinking=hide), answer)
 
     if body.stream:
@@ -126,9 +127,9 @@ def _encoded(events: Iterable[out.Event]) -> bytes:
     return b"".join(parts)
 
 
-def _usage(answer: ChatAnswer) -> out.Usage:
+def _usage(answer: ChatAnswer) -> out.MessageUsage:
     told = answer.answer
-    return out.Usage(told.prompt_tokens - told.cached_tokens, told.generated_tokens, told.cached_tokens)
+    return out.MessageUsage(told.prompt_tokens - told.cached_tokens, told.generated_tokens, told.cached_tokens)
 
 
 def _task(service: Service, body: MessagesRequest, wish: Wish) -> ChatTask:

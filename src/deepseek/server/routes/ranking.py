@@ -9,6 +9,7 @@ from starlette.responses import Response
 from deepseek.server import sse
 from deepseek.server.likelihood import fit
 from deepseek.server.many_prompts import run_all
+from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import ranking as out
 from deepseek.server.protocol.ranking import RerankRequest, ScoreRequest
 from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
@@ -17,7 +18,7 @@ from deepseek.server.service import Service, new_id
 router = new_router("ranking")
 
 
-@router.post("/v1/score")
+@router.post("/v1/score", responses=answers_with(out.ScoreList))
 @router.post("/score", include_in_schema=False)
 async def score(body: ScoreRequest, request: Request) -> Response:
     """How well each document (text_2) fits its query (text_1), above 0 and at most 1.
@@ -36,7 +37,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     return await sse.whole(request, told())
 
 
-@router.post("/v1/rerank")
+@router.post("/v1/rerank", responses=answers_with(out.Ranking))
 @router.post("/rerank", include_in_schema=False)
 @router.post("/v2/rerank", include_in_schema=False)
 async def rerank(body: RerankRequest, request: Request) -> Response:

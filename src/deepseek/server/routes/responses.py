@@ -16,6 +16,7 @@ from deepseek.sampling import SamplingParams
 from deepseek.server import sse
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
 from deepseek.server.errors import ApiError, as_api_error
+from deepseek.server.openapi_document import answers_object, answers_with
 from deepseek.server.protocol import response_events as out
 from deepseek.server.protocol.answers import encode
 from deepseek.server.protocol.responses import InputItem, NamedTool, ResponsesRequest
@@ -34,7 +35,7 @@ _SAMPLING = (
 )  # fmt: skip
 
 
-@router.post(PATH)
+@router.post(PATH, responses=answers_with(out.ResponseAnswer, streams=True))
 async def create(body: ResponsesRequest, request: Request) -> Response:
     """Answer items of a conversation, whole or as a stream of server-sent events.
 
@@ -57,7 +58,7 @@ async def create(body: ResponsesRequest, request: Request) -> Response:
     return await sse.whole(request, complete())
 
 
-@router.get(f"{PATH}/{{response_id}}")
+@router.get(f"{PATH}/{{response_id}}", responses=answers_with(out.ResponseAnswer))
 async def retrieve(response_id: str, request: Request) -> Response:
     """A response that was stored."""
     service = serving(request)
@@ -71,7 +72,7 @@ async def retrieve(response_id: str, request: Request) -> Response:
     return Response(found, media_type="application/json")
 
 
-@router.delete(f"{PATH}/{{response_id}}")
+@router.delete(f"{PATH}/{{response_id}}", responses=answers_object("response", id="string", deleted="boolean"))
 async def delete(response_id: str, request: Request) -> Response:
     """Forget it. Responses that went on from it stay whole."""
     service = serving(request)
@@ -129,11 +130,11 @@ def _task(
     )
 
 
-def _response(body: ResponsesRequest, params: SamplingParams, response_id: str, model: str) -> out.Response:
+def _response(body: ResponsesRequest, params: SamplingParams, response_id: str, model: str) -> out.ResponseAnswer:
     choice = body.tool_choice
     form = body.text.format if body.text is not None else None
     effort = body.reasoning.effort if body.reasoning is not None else None
-    return out.Response(
+    return out.ResponseAnswer(
         id=response_id,
         created_at=int(time.time()),
         model=model,
@@ -162,7 +163,7 @@ class _Telling:
     body: ResponsesRequest
     tenant: str
     items: Sequence[InputItem]
-    response: out.Response
+    response: out.ResponseAnswer
 
     def __post_init__(self) -> None:
         self._stream = ResponseStream(self.response, self._logprobs)
@@ -204,7 +205,7 @@ class _Telling:
         said = [
             item
             for item in self.response.output
-            if not (isinstance(item, out.FunctionCall) and item.status == "incomplete")
+            if not (isinstance(item, out.FunctionCallItem) and item.status == "incomplete")
         ]
         items = [item.model_dump(exclude_none=True) for item in self.items] + said
         self.service.responses.put(
@@ -226,10 +227,10 @@ def _encoded(events: Iterable[out.Event]) -> bytes:
     return b"".join(parts)
 
 
-def _usage(answer: ChatAnswer) -> out.Usage:
+def _usage(answer: ChatAnswer) -> out.ResponseUsage:
     told = answer.answer
     prompt, generated = told.prompt_tokens, told.generated_tokens
-    return out.Usage(
+    return out.ResponseUsage(
         prompt, generated, prompt + generated, out.InputDetails(told.cached_tokens),
         out.OutputDetails(answer.reasoning_tokens or 0),
     )  # fmt: skip
