@@ -135,7 +135,7 @@ def test_completions(client: openai.OpenAI) -> None:
         (jsonl({**chat_line("a"), "url": "/v1/completions"}), "invalid_value", 1, "url"),
         (jsonl({**chat_line("a"), "url": "/v1/files"}), "invalid_value", 1, "url"),
         (jsonl({**chat_line("a"), "body": "text"}), "invalid_value", 1, "body"),
-        (jsonl({**chat_line("a"), "custom_id": "\ud800"}), "invalid_value", 1, "custom_id"),
+        (jsonl({**chat_line("a"), "custom_id": "\ud800"}), "invalid_json_line", 1, "surrogate"),
         (jsonl({"custom_id": "a"}), "missing_field", 1, "body"),
         (jsonl(chat_line("a", stream=True)), "invalid_value", 1, "stream"),
         (jsonl(chat_line("a", model="gpt-5")), "invalid_value", 1, "tiny"),
