@@ -1,5 +1,7 @@
 """Which experts tokens used, by request and in sum; a tiny random model."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,16 @@ def test_status_and_metrics_tell_the_load(tiny: Live) -> None:
     for name in ("entropy", "gini", "max_vio", "top_share"):
         assert len(experts[name]) == len(totals)
         assert text.count(f"\ndeepseek:expert_load_{name}{{") == len(totals)
+
+
+def test_the_dashboard_shows_what_there_is(tiny: Live) -> None:
+    """Every metric that docs/grafana/deepseek.json asks for is one of the server's."""
+    tiny.chat("hello", max_tokens=8)
+    text = tiny.client.get("/metrics").text
+    there = set(re.findall(r"^(deepseek:\w+)", text, re.MULTILINE))
+    asked = set(re.findall(r"deepseek:\w+", (Path(__file__).parents[2] / "docs/grafana/deepseek.json").read_text()))
+    assert len(asked) >= 15
+    assert asked <= there, asked - there
 
 
 def test_figures_of_a_known_load() -> None:
