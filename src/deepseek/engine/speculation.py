@@ -4,6 +4,7 @@ The sequence's own sampler chooses at every place, so the text is the one withou
 only. Where guesses do not pay, measured, none are made.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,12 +35,12 @@ class Drafter(Protocol):
         ...
 
 
-class TextDrafter:
+class TextDrafter(ABC):
     """A drafter that goes by a sequence's tokens alone and takes no time to speak of."""
 
+    @abstractmethod
     def guess(self, sequence: Sequence, limit: int) -> list[int]:
         """Up to `limit` tokens that may follow."""
-        raise NotImplementedError
 
     def promise(self, sequence: Sequence, limit: int) -> int:
         return len(self.guess(sequence, limit))
