@@ -98,11 +98,13 @@ class Gate:
             limited = BodyLimit(receive, self._config, headers, most)
             await self._app(scope, limited, send)
         except Exception as error:
-            if not isinstance(error, ApiError):
+            told = as_api_error(error)
+            if told.status_code == 503:  # not a bug: no traceback, of which there could be thousands
+                _log.error("request %s was refused: %s", record.request_id, told.message)
+            elif told is not error:
                 _log.exception("request %s failed", record.request_id)
             if send.has_begun:
                 raise
-            told = as_api_error(error)
             record.error = told.code or told.kind
             await error_response(path, told)(scope, receive, send)
         finally:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from deepseek.errors import ConfigError
-from deepseek.server.errors import ApiError
+from deepseek.server.errors import ApiError, out_of
 
 NAME = "batches.sqlite"
 _VERSION = 1
@@ -127,8 +127,8 @@ def storage_faults() -> Iterator[None]:
                 507, "the server's disk is full: delete files, or tell whoever runs the server", code="disk_full",
                 retry_after=_FULL_PAUSE_SECONDS,
             ) from error  # fmt: skip
-        raise ApiError(500, "the server's storage failed; its log says why", code="storage") from error
+        raise out_of(error) or ApiError(500, "the server's storage failed; its log says why", code="storage") from error
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError):
             raise
-        raise ApiError(500, "the server's storage failed; its log says why", code="storage") from error
+        raise out_of(error) or ApiError(500, "the server's storage failed; its log says why", code="storage") from error
