@@ -71,6 +71,13 @@ def main() -> None:
     except DeepseekError as error:
         err.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=not err.is_terminal)
         raise SystemExit(1) from None
+    except MemoryError as error:
+        err.print(
+            f"[bold red]error:[/] not enough memory ({_plain(error) or 'none left'}): raise the limit, choose "
+            "a smaller --quantize, or a smaller cache (--kv-cache-bytes, --max-model-len, --max-num-seqs)",
+            soft_wrap=not err.is_terminal,
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         err.print("interrupted")
         raise SystemExit(130) from None

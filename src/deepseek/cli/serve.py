@@ -51,6 +51,7 @@ def run(config: ServerConfig) -> None:
     from deepseek.engine.engine import Engine
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.server.app import build_app
+    from deepseek.server.bus_errors import end_clearly_on_bus_errors
     from deepseek.server.run import Server
 
     wanted = config.model or DEFAULT_MODEL
@@ -59,6 +60,7 @@ def run(config: ServerConfig) -> None:
     with progress_bars() as report:
         path = resolve(wanted, revision=config.revision, report=report).path
         engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
+    end_clearly_on_bus_errors()
     app = build_app(config, engine, short_name(wanted), recommended_for(config, path))
     Server(app, config, lambda address: _tell(app.state.service, address)).run()
 

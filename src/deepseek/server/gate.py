@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepseek.server.access.access_log import AccessLog, RequestRecord
 from deepseek.server.access.keys import ApiKey, Keyring
+from deepseek.server.access.memory_reserve import MemoryReserve
 from deepseek.server.access.origins import Origins
 from deepseek.server.errors import ApiError, as_api_error, error_response
 
@@ -51,6 +52,7 @@ class Gate:
         self._config = config
         self._keys = keys
         self._log = log
+        self._reserve = MemoryReserve()
         self._origins = Origins(config.host, config.allowed_hosts, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,6 +96,8 @@ class Gate:
                     key.quota.enter()
                 else:
                     key = None
+            if scope["method"] == "POST":
+                self._reserve.check()
             most = self._config.max_file_bytes + _FORM_BYTES if path == _FILES else self._config.max_body_bytes
             limited = BodyLimit(receive, self._config, headers, most)
             await self._app(scope, limited, send)
