@@ -17,7 +17,12 @@ from deepseek.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
 MODEL, ENGINE, BATCHING, CHAT, HTTP = "Model", "Engine", "Batching and cache", "Chat", "HTTP"
-ACCESS, LIMITS, STORE, LOGS = "Keys and access", "Limits", "Responses, files and batches that are kept", "Logs"
+ACCESS, LIMITS, STORE, LOGS = (
+    "Keys and access",
+    "Limits",
+    "Responses, files and batches that are kept",
+    "Logs and traces",
+)
 """Panels of the help, in the order of the first setting of each."""
 AccessLog = Literal["auto", "json", "off"]
 GenerationConfig = Literal["auto", "off"]
@@ -136,6 +141,11 @@ class ServerConfig:
 
     access_log: AccessLog = _setting("auto", LOGS, "A JSON line a request on stderr; auto: where that is no terminal.")
 
+    otlp_traces_endpoint: str | None = _setting(
+        None, LOGS, "Where OpenTelemetry traces go, such as http://localhost:4318/v1/traces; extra: telemetry.",
+        takes="URL",
+    )  # fmt: skip
+
     def __post_init__(self) -> None:
         for each in fields(self):
             _check_type(each.name, getattr(self, each.name), SETTING_TYPES[each.name])
@@ -157,6 +167,10 @@ class ServerConfig:
         for name in ("ssl_keyfile", "ssl_certfile", "chat_template", "api_key_file"):
             path = getattr(self, name)
             _require(path is None or Path(path).is_file(), name, "a file", path)
+        _require(
+            self.otlp_traces_endpoint is None or self.otlp_traces_endpoint.startswith(("http://", "https://")),
+            "otlp_traces_endpoint", "an address such as http://localhost:4318/v1/traces", self.otlp_traces_endpoint,
+        )  # fmt: skip
         _require(all(self.api_key), "api_key", "a text of at least one character", "")
         _require(all(self.served_model_name), "served_model_name", "a text of at least one character", "")
 
