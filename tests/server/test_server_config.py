@@ -65,8 +65,21 @@ def test_help_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output)
     for each in fields(ServerConfig):
         assert f"--{each.name.replace('_', '-')}" in text
-    for spelling in ("-t ", "-c ", "-np ", "-ctk", "--model-path", "(default: 8000)", "127.0.0.1)"):
+    for spelling in ("-t ", "-c,", "-np,", "-ctk", "--model-path", "[8000]", "[127.0.0.1]", "which is 4 GiB]"):
         assert spelling in text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_cuts_no_name_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines)
+    words = {word.rstrip(",") for line in lines for word in line.split()}
+    assert {f"--{each.name.replace('_', '-')}" for each in fields(ServerConfig)} <= words
+    assert "[auto]" in words  # no markup
+    panels = [found[1] for line in lines if (found := re.match(r"╭─ (.+?) ─*╮", line))]
+    assert panels == ["Arguments", "Options", *dict.fromkeys(each.metadata["panel"] for each in fields(ServerConfig))]
 
 
 def test_the_command_line_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:

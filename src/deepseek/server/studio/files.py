@@ -75,3 +75,9 @@ def _read(name: str) -> StudioFile:
 def studio_file(name: str) -> StudioFile | None:
     """`index.html` is the page; every other name is what follows `/studio/` in its address. None: no such file."""
     return _read(name) if name in _names() else None
+
+
+def read_all() -> None:
+    """Read every file now, so that none has to be opened later."""
+    for name in _names():
+        _read(name)
