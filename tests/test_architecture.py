@@ -20,10 +20,12 @@ LAYERS = [
     {"engine"},  # below models, so that it cannot import PyTorch
     {"server"},  # beside models, of which it needs nothing
     {"models"},
+    {"optim"},
     {"profiler", "client"},
+    {"training"},
     {"cli"},
 ]
-NEEDS_TORCH = {"models"}
+NEEDS_TORCH = {"models", "optim", "training"}
 
 
 def part_of(path: Path) -> str:
