@@ -20,6 +20,7 @@ LAYERS = [
     {"engine"},  # below models, so that it cannot import PyTorch
     {"server"},  # beside models, of which it needs nothing
     {"models"},
+    {"training"},
     {"profiler", "client"},
     {"cli"},
 ]
