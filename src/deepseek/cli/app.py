@@ -12,6 +12,7 @@ from deepseek.cli.bench import bench
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
+from deepseek.cli.data import data
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
 from deepseek.cli.models import models
@@ -56,6 +57,7 @@ app.command()(info)
 app.command()(models)
 app.command()(pull)
 app.command()(convert)
+app.command()(data)
 app.command()(pack)
 app.command()(verify)
 app.command()(bench)

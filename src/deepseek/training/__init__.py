@@ -1,4 +1,5 @@
-"""Training: data, the loss and its balance terms, the loop, checkpoints that lose nothing, and the run folder.
+"""Making models: data, balance, the step, the trainer, and dense models carved into experts.
 
-PyTorch is imported by the modules that compute, never by this package itself. Optimisers are in `deepseek.optim`.
+What may live here: everything that is needed to train and nothing that serving needs. PyTorch is imported by the parts
+that compute gradients; `training.data` does without it.
 """

@@ -37,11 +37,13 @@ def _require_above_zero(owner: object, *names: str) -> None:
 class DataTable:
     """recipe: of the data (see `deepseek data`), beside this file; prepared first if it is not yet.
 
-    folder: where the prepared data is or goes; by default in the cache.
+    folder: where the prepared data is or goes; by default in the cache. mixture: shares of the sources, in one stage or
+    several by tokens (see `data.mixture`); by default those that the data was prepared with.
     """
 
     recipe: str | None = None
     folder: str | None = None
+    mixture: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.recipe or self.folder), "recipe or folder: one of them must say where the data is")

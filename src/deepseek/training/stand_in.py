@@ -1,45 +1,16 @@
-"""Stand-ins for what other branches bring: batches, mixture, loss, balance. Deleted when they are merged."""
+"""Stand-ins for what other branches bring: loss, balance. Deleted when they are merged."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from deepseek.models.decoder import Model
 from deepseek.models.moe import MoE
 from deepseek.models.mtp import predict_layer
-
-
-@dataclass(frozen=True)
-class Mixture:
-    stages: tuple[Any, ...] = ()
-
-
-class Batches:
-    def __init__(self, folder: Path, mixture: Mixture, *, sequence_length: int, batch_size: int, seed: int) -> None:
-        self.sources = ("text",)
-        self.vocab_size = 97
-        self.tokenizer_folder = folder
-        self._shape = (batch_size, sequence_length + 1)
-        self._seed = seed
-
-    def at(self, step: int) -> NDArray[np.int64]:
-        return self._draw(self._seed, step)
-
-    def held_out(self, source: str) -> Iterator[NDArray[np.int64]]:
-        for step in range(2):
-            yield self._draw(self._seed + 1, step)
-
-    def _draw(self, seed: int, step: int) -> NDArray[np.int64]:
-        random = np.random.default_rng((seed, step))
-        start = random.integers(0, 97, (self._shape[0], 1))
-        return (start + np.arange(self._shape[1]) * random.integers(1, 4, (self._shape[0], 1))) % 97
 
 
 class Loss(NamedTuple):

@@ -27,12 +27,14 @@ from deepseek.progress import Report, silent
 from deepseek.tokenizer import AutoTokenizer
 from deepseek.tokenizer.tokenizer import Tokenizer
 from deepseek.training.checkpoints import Checkpoints
+from deepseek.training.data import Batches
 from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.plan import Plan, Stage, make_plan
+from deepseek.training.prepared import mixture_of
 from deepseek.training.recipe import WITHOUT_EFFECT, Recipe
 from deepseek.training.run_folder import RunFolder
-from deepseek.training.stand_in import Batches, LayerLoad, Mixture, language_model_loss
+from deepseek.training.stand_in import LayerLoad, language_model_loss
 from deepseek.training.state import TrainingState
 from deepseek.training.stop import StopRequest
 
@@ -76,8 +78,9 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path, data: Path, *, report: Report = silent) -> None:
         """data: the folder that `deepseek data` prepared."""
         self.recipe, self.run_folder, self._data, self._report = recipe, RunFolder(folder), data, report
+        self._mixture = mixture_of(recipe.data, data)
         first = self._batches(recipe.stage.sequence_length, 1)
-        self.tokenizer = _tokenizer(first.tokenizer_folder)
+        self.tokenizer = AutoTokenizer.from_pretrained(first.tokenizer_folder)
         self.plan = make_plan(recipe, first.vocab_size, start=_start_config(recipe))
         self.plan = _with_special_tokens(self.plan, self.tokenizer)
         self._checkpoints = Checkpoints(self.run_folder.checkpoints, keep=recipe.checkpoints.keep)
@@ -261,8 +264,6 @@ class Trainer:
         losses = held_out_losses(state.model, batches, count=table.batches, micro_batch_size=stage.micro_batch_size)
         self.run_folder.append("evaluations.jsonl", {**at, "loss": losses})
         watcher.note(f"step {step}: held-out loss " + ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
-        if self.tokenizer is None:
-            return
         for prompt, text in samples(
             state.model,
             self.tokenizer,
@@ -303,7 +304,7 @@ class Trainer:
 
     def _batches(self, sequence_length: int, batch_size: int) -> Batches:
         return Batches(
-            self._data, Mixture(), sequence_length=sequence_length, batch_size=batch_size, seed=self.recipe.seed
+            self._data, self._mixture, sequence_length=sequence_length, batch_size=batch_size, seed=self.recipe.seed
         )
 
 
@@ -320,10 +321,6 @@ class _BatchOrder:
         return batch
 
 
-def _tokenizer(folder: Path) -> Tokenizer | None:
-    return AutoTokenizer.from_pretrained(folder) if (folder / "tokenizer.json").exists() else None
-
-
 def _start_config(recipe: Recipe) -> Any:
     if recipe.model.start_from is None:
         return None
@@ -334,10 +331,8 @@ def _start_config(recipe: Recipe) -> Any:
         return checkpoint.config
 
 
-def _with_special_tokens(plan: Plan, tokenizer: Tokenizer | None) -> Plan:
+def _with_special_tokens(plan: Plan, tokenizer: Tokenizer) -> Plan:
     """The ends of text that generation stops at."""
-    if tokenizer is None:
-        return plan
     end = tokenizer.eos_token_id
     tokens: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_token_id,
