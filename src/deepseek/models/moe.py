@@ -20,12 +20,15 @@ ExpertPath = Literal["auto", "loop", "grouped"]
 class Routing(NamedTuple):
     """Where each token goes. indices_nk: experts, best first. weights_nk: their float32 weights, scaled.
 
-    scores_ne: every expert's score before bias, groups and choice, float32 (what balance losses read).
+    logits_ne, scores_ne: of every expert before bias, groups and choice, float32 (what balance losses read).
+    capacity_e: how many tokens each expert takes at most, the first ones; the others go without it. None: all of them.
     """
 
     indices_nk: Tensor
     weights_nk: Tensor
     scores_ne: Tensor
+    logits_ne: Tensor
+    capacity_e: Tensor | None = None
 
 
 class Router(nn.Module):
@@ -45,15 +48,17 @@ class Router(nn.Module):
         if self.moe.has_correction_bias:
             self.register_buffer("e_score_correction_bias", torch.zeros(self.moe.n_routed_experts))
 
-    def forward(self, x_nm: Tensor) -> Routing:
+    def forward(self, x: Tensor) -> Routing:
+        """x: (n, m) or (b, t, m); tokens are numbered over batch and sequence together."""
         moe = self.moe
-        scores_ne = _SCORES[moe.scoring_func](F.linear(x_nm.float(), self.weight.float()))
+        logits_ne = F.linear(x.reshape(-1, x.shape[-1]).float(), self.weight.float())
+        scores_ne = _SCORES[moe.scoring_func](logits_ne)
         with torch.no_grad():
             indices_nk = self._choose(scores_ne)
         weights_nk = scores_ne.gather(1, indices_nk)
         if moe.norm_topk_prob:
             weights_nk = weights_nk / (weights_nk.sum(dim=-1, keepdim=True) + 1e-20)
-        return Routing(indices_nk, weights_nk * moe.routed_scaling_factor, scores_ne)
+        return Routing(indices_nk, weights_nk * moe.routed_scaling_factor, scores_ne, logits_ne)
 
     def _choose(self, scores_ne: Tensor) -> Tensor:
         moe = self.moe
@@ -168,6 +173,5 @@ class MoE(nn.Module):
         self.shared_experts = Mlp(config.hidden_size, shared, bias=config.mlp_bias) if shared else None
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        x_nm = x_btm.flatten(0, 1)
-        y_btm: Tensor = self.experts(x_nm, self.gate(x_nm)).view_as(x_btm)
+        y_btm: Tensor = self.experts(x_btm.flatten(0, 1), self.gate(x_btm)).view_as(x_btm)
         return y_btm if self.shared_experts is None else y_btm + self.shared_experts(x_btm)

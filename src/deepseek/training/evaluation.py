@@ -8,7 +8,7 @@ import torch
 from deepseek.models.decoder import Model
 from deepseek.tokenizer.tokenizer import Tokenizer
 from deepseek.training.data import Batches
-from deepseek.training.stand_in import language_model_loss
+from deepseek.training.loss import language_model_loss
 
 
 @torch.no_grad()

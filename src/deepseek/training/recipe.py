@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from deepseek.errors import ConfigError
 from deepseek.optim.schedule import ScheduleName
+from deepseek.training.balance import BalanceConfig, CapacityConfig
 from deepseek.training.size import Kind
-from deepseek.training.stand_in import BalanceConfig, CapacityConfig
 from deepseek.training.tables import build, plain
 
 Precision = Literal["bfloat16", "float32", "float16", "fp8"]

@@ -18,9 +18,9 @@ from deepseek.optim.groups import weight_kinds
 from deepseek.optim.loss_scale import LossScale
 from deepseek.optim.master_weights import MasterWeightOptimizer
 from deepseek.optim.muon import Muon
+from deepseek.training.balance import RoutingTraining
 from deepseek.training.checkpoints import OPTIMISER, random_state, read_tensors, restore_random_state
 from deepseek.training.recipe import OptimizerTable, Recipe
-from deepseek.training.stand_in import RoutingTraining
 
 DTYPES = {
     "bfloat16": torch.bfloat16,

@@ -26,15 +26,16 @@ from deepseek.optim.clipping import clip_factor, gradient_norm
 from deepseek.progress import Report, silent
 from deepseek.tokenizer import AutoTokenizer
 from deepseek.tokenizer.tokenizer import Tokenizer
+from deepseek.training.balance import LayerLoad
 from deepseek.training.checkpoints import Checkpoints
 from deepseek.training.data import Batches
 from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
+from deepseek.training.loss import language_model_loss
 from deepseek.training.plan import Plan, Stage, make_plan
 from deepseek.training.prepared import mixture_of
 from deepseek.training.recipe import WITHOUT_EFFECT, Recipe
 from deepseek.training.run_folder import RunFolder
-from deepseek.training.stand_in import LayerLoad, language_model_loss
 from deepseek.training.state import TrainingState
 from deepseek.training.stop import StopRequest
 
@@ -203,7 +204,7 @@ class Trainer:
         assert state is not None
         begun = time.perf_counter()
         tokens = torch.from_numpy(batches.at(batch)).to(state.model.device)
-        state.routing.begin_step(stage.micro_batches)
+        state.routing.begin_step(stage.micro_batches, loss_scale=state.loss_scale.factor)
         totals = torch.zeros(3)
         for part in torch.split(tokens, stage.micro_batch_size):
             loss = language_model_loss(state.model, part, mtp_weight=training.mtp_weight)
