@@ -20,6 +20,7 @@ from deepseek.cli.pack import pack
 from deepseek.cli.perplexity import perplexity
 from deepseek.cli.pull import pull
 from deepseek.cli.serve import serve
+from deepseek.cli.train import train
 from deepseek.cli.verify import verify
 from deepseek.errors import DeepseekError
 
@@ -58,6 +59,7 @@ app.command()(models)
 app.command()(pull)
 app.command()(convert)
 app.command()(data)
+app.command()(train)
 app.command()(pack)
 app.command()(verify)
 app.command()(bench)

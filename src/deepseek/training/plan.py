@@ -26,6 +26,7 @@ class Stage:
     learning_rate: float
     schedule: Schedule
     config: ModelConfig
+    needles: float
 
     @property
     def tokens_per_step(self) -> int:
@@ -142,6 +143,7 @@ def _stage(table: StageTable, config: ModelConfig, derived: DerivedTraining, *, 
         learning_rate=table.learning_rate or derived.learning_rate,
         schedule=schedule,
         config=_with_context(config, table.rope, length),
+        needles=table.needles,
     )
 
 

@@ -101,7 +101,8 @@ class StageTable:
 
     steps or tokens: how long; by default as long as the dial says (first stage only). batch_size: sequences in one
     optimiser step. micro_batch_size: sequences through the model at once; the batch is accumulated from them, in
-    float32. learning_rate: the peak.
+    float32. learning_rate: the peak. needles: share of the sequences in which something is planted to be copied from
+    afar (see `needle`), so that a long context has a use.
     """
 
     name: str = "main"
@@ -113,10 +114,12 @@ class StageTable:
     learning_rate: float | None = None
     schedule: ScheduleTable = ScheduleTable()
     rope: RopeTable = RopeTable()
+    needles: float = 0.0
 
     def __post_init__(self) -> None:
         names = ("steps", "tokens", "sequence_length", "batch_size", "micro_batch_size", "learning_rate")
         _require_above_zero(self, *names)
+        _require(0 <= self.needles <= 1, f"needles must be a share between 0 and 1, not {self.needles}")
         _require(self.steps is None or self.tokens is None, "steps or tokens: only one can say how long the stage is")
         _require(self.name.replace("-", "").isalnum(), f"name must be letters, digits and hyphens, not {self.name!r}")
 
@@ -145,13 +148,18 @@ class OptimizerTable:
 class TrainingTable:
     """What holds for the whole run. precision: of weights and products; float32 masters are kept for all but float32.
 
-    mtp_weight: of the prediction layers' loss (V3: 0.3). gradient_checkpointing: activations are computed again in the
-    backward pass instead of kept. load_every: steps between two records of every expert's load.
+    fp8 is emulated (see `optim.fp8`). mtp_weight: of the prediction layers' loss (V3: 0.3). gradient_checkpointing:
+    activations are computed again in the backward pass instead of kept, in all layers or only in
+    gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's memory. load_every: steps
+    between two records of every expert's load. max_rollbacks: how many batches may be left out because something was
+    not finite. tensorboard: event files too.
     """
 
     precision: Precision = "bfloat16"
     mtp_weight: float = 0.3
     gradient_checkpointing: bool = False
+    gradient_checkpointing_layers: tuple[int, ...] | None = None
+    offload_checkpoints: bool = False
     load_every: int = 10
     max_rollbacks: int = 3
     tensorboard: bool = False
@@ -178,6 +186,26 @@ class EvaluationTable:
     def __post_init__(self) -> None:
         _require_above_zero(self, "every", "batches", "sample_tokens")
         _require(self.temperature >= 0, f"temperature must not be negative, not {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeedleTable:
+    """Needles looked for at the start of the run and at the end of each stage; see `needle`. No lengths: not at all.
+
+    lengths: of the whole text, in tokens. depths: places of the needle, 0 the beginning. trials: at each of both.
+    window: the same weights are also measured as a model that sees so many tokens back; null: not.
+    """
+
+    lengths: tuple[int, ...] = ()
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    trials: int = 2
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(all(length >= 64 for length in self.lengths), "lengths must be at least 64 tokens each")
+        _require(bool(self.depths), "depths must name at least one place")
+        _require(all(0 <= depth <= 1 for depth in self.depths), "depths must be between 0 and 1")
+        _require_above_zero(self, "trials", "window")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,6 +243,7 @@ class Recipe:
     balance: BalanceConfig = field(default_factory=BalanceConfig)
     capacity: CapacityConfig = field(default_factory=CapacityConfig)
     evaluation: EvaluationTable = EvaluationTable()
+    needle: NeedleTable = NeedleTable()
     checkpoints: CheckpointsTable = CheckpointsTable()
 
     def __post_init__(self) -> None:
@@ -242,7 +271,7 @@ class Recipe:
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-WITHOUT_EFFECT = ("evaluation", "checkpoints")  # tables that may change when a run is resumed
+WITHOUT_EFFECT = ("evaluation", "needle", "checkpoints")  # tables that may change when a run is resumed
 
 
 def read_recipe(path: Path, *, changes: Sequence[str] = ()) -> Recipe:

@@ -1,6 +1,7 @@
 """The run folder: what it holds and how its files are written, so that nothing in it is ever lost or half there.
 
-run.json, log.jsonl (a step a line), evaluations.jsonl, samples.jsonl, skipped.json, checkpoints/, tensorboard/.
+run.json, log.jsonl (a step a line), evaluations.jsonl, samples.jsonl, needle.jsonl, left_out.json,
+checkpoints/, tensorboard/.
 """
 
 import json
@@ -12,7 +13,7 @@ from typing import Any
 from deepseek.checkpoint.atomic import atomic_file, clear_disk_errors
 from deepseek.errors import CheckpointError
 
-_LOGS = ("log.jsonl", "evaluations.jsonl", "samples.jsonl")
+_LOGS = ("log.jsonl", "evaluations.jsonl", "samples.jsonl", "needle.jsonl")
 
 
 class RunFolder:
@@ -41,13 +42,13 @@ class RunFolder:
     def read_run(self) -> dict[str, Any]:
         return self._read_json("run.json", {})
 
-    def skipped(self) -> list[dict[str, Any]]:
-        """Batches that are passed over because a loss or gradient was not finite, each with its explanation."""
-        found: list[dict[str, Any]] = self._read_json("skipped.json", {"batches": []})["batches"]
+    def left_out(self) -> list[dict[str, Any]]:
+        """Batches passed over because a loss or gradient was not finite: stage, batch, step and explanation."""
+        found: list[dict[str, Any]] = self._read_json("left_out.json", {"batches": []})["batches"]
         return found
 
-    def write_skipped(self, batches: list[dict[str, Any]]) -> None:
-        self._write_json("skipped.json", {"batches": batches})
+    def write_left_out(self, batches: list[dict[str, Any]]) -> None:
+        self._write_json("left_out.json", {"batches": batches})
 
     def append(self, log: str, values: Mapping[str, Any]) -> None:
         """A line more. It survives a kill from now on, and a power cut once `sync` has run."""
@@ -66,7 +67,7 @@ class RunFolder:
                     os.fsync(file.fileno())
 
     def cut_logs(self, step: int) -> None:
-        """Drop what was logged after `step` steps: the run goes on from there and writes it again."""
+        """Drop what was logged after `step` steps: the run goes on from there and writes it again. -1: everything."""
         for log in _LOGS:
             path = self.path / log
             if not path.exists():

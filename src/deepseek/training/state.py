@@ -14,6 +14,7 @@ from deepseek.models.decoder import Model
 from deepseek.models.loading import fill, load
 from deepseek.models.weights import canonical_tensors, shared_with
 from deepseek.optim.adamw import AdamW
+from deepseek.optim.fp8 import Fp8Training
 from deepseek.optim.groups import weight_kinds
 from deepseek.optim.loss_scale import LossScale
 from deepseek.optim.master_weights import MasterWeightOptimizer
@@ -38,6 +39,9 @@ class TrainingState:
         """accumulates: gradients are summed over micro-batches, which is done in float32."""
         torch.manual_seed(recipe.seed)
         self.model = _first_model(recipe, config)
+        layers = recipe.training.gradient_checkpointing_layers
+        self.model.gradient_checkpointing = recipe.training.gradient_checkpointing if layers is None else layers
+        self.model.offload_checkpoints = recipe.training.offload_checkpoints
         if accumulates:
             for parameter in self.model.parameters():
                 parameter.grad_dtype = torch.float32
@@ -45,6 +49,8 @@ class TrainingState:
         self.routing = RoutingTraining(self.model, recipe.balance, recipe.capacity)
         is_float16 = recipe.training.precision == "float16"
         self.loss_scale = LossScale(recipe.optimizer.loss_scale if is_float16 else 1.0)
+        self._fp8 = Fp8Training(self.model) if recipe.training.precision == "fp8" else None
+        self._round_weights()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds besides the model's weights, sharing memory, but for the balance: copies."""
@@ -68,6 +74,20 @@ class TrainingState:
         self.loss_scale.load_state_dict(facts["loss_scale"])
         restore_random_state(facts["random"])
 
+    def update(self, gradient_scale: float) -> None:
+        """One step of all optimisers on the gradients that are there."""
+        for optimizer in self.optimizers:
+            optimizer.step(gradient_scale=gradient_scale)
+        self._round_weights()
+
+    def zero_grad(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _round_weights(self) -> None:
+        if self._fp8 is not None:
+            self._fp8.round_weights(self.optimizers)
+
     def set_learning_rate(self, value: float) -> None:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -75,6 +95,14 @@ class TrainingState:
 
     def parameters(self) -> Iterator[Tensor]:
         return (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+
+
+def with_config(model: Model, config: ModelConfig) -> Model:
+    """The same weights, shared, under another configuration that needs none else (positions, windows)."""
+    with torch.device("meta"):
+        other = Model(config)
+    other.load_state_dict(model.state_dict(keep_vars=True), assign=True)
+    return other.train(model.training)
 
 
 def fill_model(model: Model, path: Path) -> None:
@@ -95,11 +123,7 @@ def _first_model(recipe: Recipe, config: ModelConfig) -> Model:
         from deepseek import hub
 
         with open_checkpoint(hub.resolve(table.start_from).path) as checkpoint:
-            loaded = load(checkpoint, dtype=dtype, device=torch.device("cpu"))
-        with torch.device("meta"):
-            model = Model(config)
-        model.load_state_dict(loaded.state_dict(), assign=True)
-        model.requires_grad_(True)
+            model = with_config(load(checkpoint, dtype=dtype, device=torch.device("cpu")), config)
     return model.train()
 
 
