@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from deepseek.errors import DataError
-from deepseek.hub.cache import in_units, safe_member
+from deepseek.hub.cache import in_units
 
 MAX_MEMBER_BYTES = 1 << 30
 MAX_TOTAL_BYTES = 8 << 30
@@ -45,7 +45,7 @@ class Budget:
         self.members_left -= 1
         if self.members_left < 0:
             raise DataError(f"{self.where} holds more than {MAX_MEMBERS:,} members: refused")
-        if not safe_member(name):
+        if name.startswith("/") or "\0" in name or ".." in name.replace("\\", "/").split("/"):
             raise DataError(f"{self.where} holds a member whose path leaves the folder, {name!r:.200}: refused")
 
     def read(self, source: IO[bytes], name: str) -> bytes:

