@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+KEPT_TOKENS = 1024  # up to so many in a sequence their probabilities are kept for the backward pass, not computed again
 BLOCK = 128  # tokens of a block; smaller ones skip more scores, but make products too small
 
 
@@ -28,25 +29,28 @@ def causal_attention(q_xrtd: Tensor, k_xtd: Tensor, v_xtv: Tensor, *, scale: flo
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_xrtd: Tensor, k_xtd: Tensor, v_xtv: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(q_xrtd, k_xtd, v_xtv)
-        ctx.scale = scale
+        kept = []
         mixed_xrtv = q_xrtd.new_empty(*q_xrtd.shape[:3], v_xtv.shape[2])
         for start, end, q_xqd in _blocks(q_xrtd):
             p_xqs = _probabilities(q_xqd, k_xtd[:, :end], start, scale)
+            if q_xrtd.shape[2] <= KEPT_TOKENS:
+                kept.append(p_xqs)
             mixed_xqv = torch.bmm(p_xqs, v_xtv[:, :end])
             mixed_xrtv[:, :, start:end] = torch.unflatten(mixed_xqv, 1, (-1, end - start))
+        ctx.save_for_backward(q_xrtd, k_xtd, v_xtv, *kept)
+        ctx.scale = scale
         return mixed_xrtv
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_xrtv: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q_xrtd, k_xtd, v_xtv = ctx.saved_tensors
+        q_xrtd, k_xtd, v_xtv, *kept = ctx.saved_tensors
         grad_q_xrtd = torch.empty_like(q_xrtd)
         grad_k_xtd, grad_v_xtv = (torch.zeros_like(rows, dtype=torch.float32) for rows in (k_xtd, v_xtv))
         for start, end, q_xqd in _blocks(q_xrtd):
             k_xsd, v_xsv = k_xtd[:, :end], v_xtv[:, :end]
             grad_xqv = grad_xrtv[:, :, start:end].flatten(1, 2)
-            p_xqs = _probabilities(q_xqd, k_xsd, start, ctx.scale)
+            p_xqs = kept[start // BLOCK] if kept else _probabilities(q_xqd, k_xsd, start, ctx.scale)
             grad_v_xtv[:, :end] += torch.bmm(p_xqs.transpose(1, 2), grad_xqv)
             grad_p_xqs = torch.bmm(grad_xqv, v_xsv.transpose(1, 2))
             grad_scores_xqs = torch.ops.aten._softmax_backward_data(grad_p_xqs, p_xqs, -1, p_xqs.dtype)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from deepseek.config import ModelConfig
 from deepseek.models.routing import Dispatch, Routing, dispatch
+from deepseek.models.row_blocks import row_blocks
 
 ExpertPath = Literal["auto", "loop", "grouped"]
 
@@ -72,9 +73,7 @@ class _GroupedExperts(torch.autograd.Function):
         ctx: Any, x_nm: Tensor, weights_nk: Tensor, gate_up_eim: Tensor, down_emi: Tensor, order: Dispatch
     ) -> Tensor:
         gate_up_pi = F.grouped_mm(x_nm.index_select(0, order.token_p), gate_up_eim.transpose(1, 2), offs=order.ends_e)
-        gate_pi, up_pi = gate_up_pi.chunk(2, dim=-1)
-        h_pi = F.silu(gate_pi).mul_(up_pi)
-        y_pm = F.grouped_mm(h_pi, down_emi.transpose(1, 2), offs=order.ends_e)
+        y_pm = F.grouped_mm(_swiglu(gate_up_pi), down_emi.transpose(1, 2), offs=order.ends_e)
         ctx.save_for_backward(x_nm, gate_up_eim, down_emi, gate_up_pi, *order)
         weights_nk = weights_nk if order.kept_nk is None else weights_nk * order.kept_nk
         return _summed(y_pm, order.place_nk, weights_nk)
@@ -85,37 +84,50 @@ class _GroupedExperts(torch.autograd.Function):
         x_nm, gate_up_eim, down_emi, gate_up_pi, *rest = ctx.saved_tensors
         order = Dispatch(*rest)
         needs_x, needs_weights, needs_gate_up, needs_down, _ = ctx.needs_input_grad
-        gate_pi, up_pi = gate_up_pi.chunk(2, dim=-1)
-        weight_p1 = order.weight_p[:, None].to(grad_nm.dtype)
         grad_pm = grad_nm.index_select(0, order.token_p)
-        grad_h_pi = F.grouped_mm(grad_pm, down_emi, offs=order.ends_e)  # not yet scaled by the weight
-        silu_pi = F.silu(gate_pi)
-        h_pi = silu_pi * up_pi
-        grad_weights = grad_x = grad_gate_up = grad_down = None
+        grad_h_pi = F.grouped_mm(grad_pm, down_emi, offs=order.ends_e)  # not yet scaled by the weights
+        grad_gate_up_pi, h_pi, grad_weight_p = _swiglu_backward(grad_h_pi, gate_up_pi, order.weight_p)
+        grad_x = grad_weights = grad_gate_up = grad_down = None
         if needs_weights:
-            grad_weights = (grad_h_pi * h_pi).sum(dim=-1, dtype=torch.float32)[order.place_nk]
+            grad_weights = grad_weight_p[order.place_nk]
             grad_weights = grad_weights if order.kept_nk is None else grad_weights * order.kept_nk
         if needs_down:
-            grad_down = F.grouped_mm(grad_pm.T, h_pi.mul_(weight_p1), offs=order.ends_e)
-        if needs_x or needs_gate_up:
-            grad_gate_up_pi = _swiglu_backward(grad_h_pi.mul_(weight_p1), gate_pi, up_pi, silu_pi)
-            if needs_gate_up:
-                x_pm = x_nm.index_select(0, order.token_p)
-                grad_gate_up = F.grouped_mm(grad_gate_up_pi.T, x_pm, offs=order.ends_e)
-            if needs_x:
-                grad_x = _summed(
-                    F.grouped_mm(grad_gate_up_pi, gate_up_eim, offs=order.ends_e), order.place_nk, order.kept_nk
-                )
+            grad_down = F.grouped_mm(grad_pm.T, h_pi, offs=order.ends_e)
+        if needs_gate_up:
+            x_pm = x_nm.index_select(0, order.token_p)
+            grad_gate_up = F.grouped_mm(grad_gate_up_pi.T, x_pm, offs=order.ends_e)
+        if needs_x:
+            grad_x_pm = F.grouped_mm(grad_gate_up_pi, gate_up_eim, offs=order.ends_e)
+            grad_x = _summed(grad_x_pm, order.place_nk, order.kept_nk)
         return grad_x, grad_weights, grad_gate_up, grad_down, None
 
 
-def _swiglu_backward(grad_pi: Tensor, gate_pi: Tensor, up_pi: Tensor, silu_pi: Tensor) -> Tensor:
-    """The gradients of gate and up, side by side. Overwrites grad_pi."""
-    joined = grad_pi.new_empty(grad_pi.shape[0], 2 * grad_pi.shape[1])
-    grad_gate_pi, grad_up_pi = joined.chunk(2, dim=-1)
-    torch.mul(grad_pi, silu_pi, out=grad_up_pi)
-    torch.ops.aten.silu_backward.grad_input(grad_pi.mul_(up_pi), gate_pi, grad_input=grad_gate_pi)
-    return joined
+def _swiglu(gate_up_pi: Tensor) -> Tensor:
+    h_pi = gate_up_pi.new_empty(gate_up_pi.shape[0], gate_up_pi.shape[1] // 2)
+    for rows in row_blocks(h_pi):
+        gate_pi, up_pi = gate_up_pi[rows].chunk(2, dim=-1)
+        torch.mul(F.silu(gate_pi), up_pi, out=h_pi[rows])
+    return h_pi
+
+
+def _swiglu_backward(grad_h_pi: Tensor, gate_up_pi: Tensor, weight_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradient of weight * h, h = silu(gate) * up: that of gate_up; weight * h; the gradient of weight.
+
+    Overwrites grad_h_pi.
+    """
+    grad_gate_up_pi, weighted_pi = torch.empty_like(gate_up_pi), torch.empty_like(grad_h_pi)
+    grad_weight_p = torch.empty_like(weight_p)
+    for rows in row_blocks(grad_h_pi):
+        (gate_pi, up_pi), grad_pi = gate_up_pi[rows].chunk(2, dim=-1), grad_h_pi[rows]
+        grad_gate_pi, grad_up_pi = grad_gate_up_pi[rows].chunk(2, dim=-1)
+        weight_p1 = weight_p[rows, None].to(grad_pi.dtype)
+        silu_pi = F.silu(gate_pi)
+        h_pi = silu_pi * up_pi
+        grad_weight_p[rows] = (grad_pi * h_pi).sum(dim=-1, dtype=torch.float32)
+        torch.mul(h_pi, weight_p1, out=weighted_pi[rows])
+        torch.mul(grad_pi.mul_(weight_p1), silu_pi, out=grad_up_pi)
+        torch.ops.aten.silu_backward.grad_input(grad_pi.mul_(up_pi), gate_pi, grad_input=grad_gate_pi)
+    return grad_gate_up_pi, weighted_pi, grad_weight_p
 
 
 def _summed(rows_pm: Tensor, place_nk: Tensor, weights_nk: Tensor | None) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from deepseek.models.row_blocks import row_blocks
+
 
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in float32 whatever the model's type."""
@@ -27,25 +29,32 @@ def plain_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class _RmsNorm(torch.autograd.Function):
-    """Shape suffixes: n rows, m size, 1 one element a row. Only x and a number a row wait for the backward pass."""
+    """Shape suffixes: n rows, m size. Only x and a number a row wait for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_m: Tensor, eps: float) -> Tensor:
-        wide = x.float()
-        length_1 = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        scale_1 = torch.rsqrt(length_1.square() / x.shape[-1] + eps)
-        ctx.save_for_backward(x, weight_m, scale_1)
-        return weight_m * (wide * scale_1).to(x.dtype)
+        x_nm = x.reshape(-1, x.shape[-1])
+        scale_n1 = x_nm.new_empty(len(x_nm), 1, dtype=torch.float32)
+        output_nm = torch.empty_like(x_nm)
+        for rows in row_blocks(x_nm):
+            wide_nm = x_nm[rows].float()
+            length_n1 = torch.linalg.vector_norm(wide_nm, dim=-1, keepdim=True)
+            scale_n1[rows] = length_n1.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+            torch.mul((wide_nm * scale_n1[rows]).to(x.dtype), weight_m, out=output_nm[rows])
+        ctx.save_for_backward(x_nm, weight_m, scale_n1)
+        return output_nm.view_as(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight_m, scale_1 = ctx.saved_tensors
-        size = x.shape[-1]
-        scale_n1 = scale_1.reshape(-1, 1)
-        normal_nm = x.reshape(-1, size).float() * scale_n1
-        wide_nm, wide_weight_m = grad.reshape(-1, size).float(), weight_m.float()
-        product_nm = wide_nm * normal_nm
-        along_n1 = (product_nm @ wide_weight_m[:, None]) / -size
-        grad_nm = (wide_nm * wide_weight_m).addcmul_(normal_nm, along_n1).mul_(scale_n1)
-        return grad_nm.to(x.dtype).view_as(x), product_nm.sum(dim=0).to(weight_m.dtype), None
+        x_nm, weight_m, scale_n1 = ctx.saved_tensors
+        wide_weight_m = weight_m.float()
+        grad_weight_m = torch.zeros_like(wide_weight_m)
+        output_nm, grad_nm = torch.empty_like(x_nm), grad.reshape(x_nm.shape)
+        for rows in row_blocks(x_nm):
+            normal_nm, wide_nm = x_nm[rows].float() * scale_n1[rows], grad_nm[rows].float()
+            product_nm = wide_nm * normal_nm
+            grad_weight_m += product_nm.sum(dim=0)
+            along_n1 = product_nm.mul_(wide_weight_m).sum(dim=-1, keepdim=True).div_(-x_nm.shape[1])
+            output_nm[rows] = (wide_nm * wide_weight_m).addcmul_(normal_nm, along_n1).mul_(scale_n1[rows])
+        return output_nm.view_as(grad), grad_weight_m.to(weight_m.dtype), None
