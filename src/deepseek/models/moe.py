@@ -1,34 +1,19 @@
 """The mixture-of-experts layer (DeepSeekMoE, arXiv 2401.06066; V2 section 2.2; V3 section 2.1.2).
 
-Shape suffixes: n tokens (batch and sequence together), m model size, e experts, g groups, k chosen experts,
-a assignments of a token to an expert (n * k), i intermediate size of an expert.
+Shape suffixes: b batch, t tokens of a sequence, n tokens of both together, m model size, e experts, g groups, k chosen
+experts.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepseek.config import ModelConfig, MoeConfig, ScoringFunction
+from deepseek.models.experts import Experts
 from deepseek.models.mlp import Mlp
-
-ExpertPath = Literal["auto", "loop", "grouped"]
-
-
-class Routing(NamedTuple):
-    """Where each token goes. indices_nk: experts, best first. weights_nk: their float32 weights, scaled.
-
-    logits_ne, scores_ne: of every expert before bias, groups and choice, float32 (what balance losses read).
-    capacity_e: how many tokens each expert takes at most, the first ones; the others go without it. None: all of them.
-    """
-
-    indices_nk: Tensor
-    weights_nk: Tensor
-    scores_ne: Tensor
-    logits_ne: Tensor
-    capacity_e: Tensor | None = None
+from deepseek.models.routing import Routing
 
 
 class Router(nn.Module):
@@ -101,63 +86,6 @@ def _keep_best_groups(choice_ne: Tensor, moe: MoeConfig) -> Tensor:
     best_ng = group_ng.topk(moe.topk_group, dim=-1).indices
     dropped_ng = torch.ones_like(group_ng, dtype=torch.bool).scatter(1, best_ng, False)
     return choice_nge.masked_fill(dropped_ng[..., None], float("-inf")).flatten(1)
-
-
-class Experts(nn.Module):
-    """All routed experts of a layer, fused: gate_up_proj (e, 2i, m) holds gate above up, down_proj is (e, m, i).
-
-    path: `loop` runs expert by expert and is the plain definition; `grouped` runs all of them in one grouped matrix
-    product and needs rows of a multiple of 16 bytes; `auto` takes grouped where it can.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        moe, model = config.moe, config.hidden_size
-        assert moe is not None
-        self.gate_up_proj = nn.Parameter(torch.empty(moe.n_routed_experts, 2 * moe.moe_intermediate_size, model))
-        self.down_proj = nn.Parameter(torch.empty(moe.n_routed_experts, model, moe.moe_intermediate_size))
-        self.path: ExpertPath = "auto"
-
-    def forward(self, x_nm: Tensor, routing: Routing) -> Tensor:
-        """The weighted sum of each token's experts, (n, m) in the type of x."""
-        experts, k = self.gate_up_proj.shape[0], routing.indices_nk.shape[1]
-        expert_a = routing.indices_nk.flatten()
-        order_a = expert_a.argsort(stable=True)  # assignments of one expert stand together, tokens ascending
-        token_a = order_a // k
-        counts_e = torch.bincount(expert_a, minlength=experts)
-        run = self._grouped if self._takes_grouped() else self._loop
-        y_am = run(x_nm[token_a], counts_e)
-        y_am = y_am * routing.weights_nk.flatten()[order_a, None]
-        # Summed in float32 in each token's own order of experts: the result depends on nothing else in the batch.
-        y_nkm = torch.unflatten(torch.zeros_like(y_am).index_copy(0, order_a, y_am), 0, (-1, k))
-        return y_nkm.sum(dim=1).to(x_nm.dtype)
-
-    def _loop(self, x_am: Tensor, counts_e: Tensor) -> Tensor:
-        """Slow twin of `_grouped`: one ordinary MLP for each expert that has tokens."""
-        outputs, start = [x_am[:0]], 0
-        for expert, count in enumerate(counts_e.tolist()):
-            if count:
-                gate_up = F.linear(x_am[start : start + count], self.gate_up_proj[expert])
-                outputs.append(F.linear(_swiglu(gate_up), self.down_proj[expert]))
-                start += count
-        return torch.cat(outputs)
-
-    def _grouped(self, x_am: Tensor, counts_e: Tensor) -> Tensor:
-        ends_e = counts_e.cumsum(0).to(torch.int32)
-        gate_up = F.grouped_mm(x_am, self.gate_up_proj.transpose(1, 2), offs=ends_e)
-        return F.grouped_mm(_swiglu(gate_up), self.down_proj.transpose(1, 2), offs=ends_e)
-
-    def _takes_grouped(self) -> bool:
-        return self.path == "grouped" or (self.path == "auto" and self._rows_are_aligned())
-
-    def _rows_are_aligned(self) -> bool:
-        size = self.down_proj.element_size()
-        return all(weight.shape[-1] * size % 16 == 0 for weight in (self.gate_up_proj, self.down_proj))
-
-
-def _swiglu(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up
 
 
 class MoE(nn.Module):

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from deepseek.models.moe import Router, Routing
+from deepseek.models.moe import Router
+from deepseek.models.routing import Routing
 
 
 class RoutingRecord:

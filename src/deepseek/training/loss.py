@@ -81,11 +81,15 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, len(targets_n), size):
             chunk, targets_c1 = slice(start, start + size), targets_n[start : start + size, None]
             hidden_cm = hidden_nm[chunk]
-            log_probabilities_cv = F.linear(hidden_cm, weight_vm).log_softmax(dim=-1, dtype=torch.float32)
-            total -= log_probabilities_cv.gather(1, targets_c1).sum()
+            logits_cv = F.linear(hidden_cm, weight_vm)
+            probabilities_cv = logits_cv.softmax(dim=-1, dtype=torch.float32)
+            # log sum exp from the likeliest token, whose probability cannot underflow: half the passes of log_softmax
+            log_sum_c1 = (
+                logits_cv.amax(dim=-1, keepdim=True).float() - probabilities_cv.amax(dim=-1, keepdim=True).log()
+            )
+            total += (log_sum_c1 - logits_cv.gather(1, targets_c1).float()).sum()
             if hidden_grad_nm is None and weight_grad_vm is None:
                 continue
-            probabilities_cv = log_probabilities_cv.exp_()
             minus_one_c1 = probabilities_cv.new_full((), -1.0).expand_as(targets_c1)
             logit_grad_cv = probabilities_cv.scatter_add_(1, targets_c1, minus_one_c1).to(weight_vm.dtype)
             if hidden_grad_nm is not None:

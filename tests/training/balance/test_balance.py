@@ -10,7 +10,8 @@ from torch import Tensor
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
 from deepseek.models.decoder import Model
-from deepseek.models.moe import Router, Routing
+from deepseek.models.moe import Router
+from deepseek.models.routing import Routing
 from deepseek.models.routing_record import record_routing
 from deepseek.training.balance import BalanceConfig, LayerLoad, RoutingTraining
 from deepseek.training.loss import language_model_loss

@@ -11,7 +11,8 @@ from torch import Tensor
 from deepseek.errors import ConfigError
 from deepseek.models.activation_checkpointing import recomputing
 from deepseek.models.decoder import Model
-from deepseek.models.moe import Router, Routing
+from deepseek.models.moe import Router
+from deepseek.models.routing import Routing
 from deepseek.training.balance.balance_config import BalanceConfig
 from deepseek.training.balance.capacity import Capacity, CapacityConfig
 from deepseek.training.balance.load import LayerLoad, Tally
