@@ -26,3 +26,7 @@ class HubError(DeepseekError, OSError):
 
 class GenerationError(DeepseekError, ValueError):
     """A request for text cannot be carried out as asked."""
+
+
+class DataError(DeepseekError, ValueError):
+    """Text to train on is missing, damaged, hostile or not what its recipe says."""

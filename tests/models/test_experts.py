@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from deepseek.config import ModelConfig, MoeConfig
 from deepseek.models.decoder import Model
-from deepseek.models.moe import Experts, MoE, Router
+from deepseek.models.experts import Experts
+from deepseek.models.moe import MoE, Router
 from deepseek.models.routing_record import record_routing
 from model_cases import CASES, V2_GREEDY, V2_GROUPS, V3_GROUPS
 

@@ -12,6 +12,7 @@ from deepseek.cli.bench import bench
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
+from deepseek.cli.data import data
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
 from deepseek.cli.long_help import LongHelpCommand
@@ -20,6 +21,7 @@ from deepseek.cli.pack import pack
 from deepseek.cli.perplexity import perplexity
 from deepseek.cli.pull import pull
 from deepseek.cli.serve import serve
+from deepseek.cli.train import train
 from deepseek.cli.verify import verify
 from deepseek.errors import DeepseekError
 
@@ -57,6 +59,8 @@ app.command()(info)
 app.command()(models)
 app.command()(pull)
 app.command()(convert)
+app.command()(data)
+app.command()(train)
 app.command()(pack)
 app.command()(verify)
 app.command()(bench)

@@ -68,6 +68,11 @@ def fetch_wheel(
         return _install(wheel, home, report)
 
 
+def download_wheel(package: str, version: str | None, folder: Path, report: Report = silent) -> Path:
+    """The wheel itself, code and all, fetched into `folder` by pip and nothing but kept there. Raises HubError."""
+    return _download(folder, _normal(package, version), version, None, report, offline=False)
+
+
 def members(folder: Path) -> list[str]:
     """What an unpacked wheel holds, without its own bookkeeping."""
     found = record.load(folder / RECORD)

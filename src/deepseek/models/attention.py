@@ -6,11 +6,13 @@ Shape suffixes: b batch, t queries, s keys, h query heads, g key-value heads, d 
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepseek.config import ModelConfig
 from deepseek.models.cache import LayerCache
+from deepseek.models.causal_attention import causal_attention
 from deepseek.models.norm import RMSNorm
 from deepseek.models.rope import rotate
 from deepseek.models.visibility import Visibility
@@ -65,6 +67,8 @@ class GroupedQueryAttention(nn.Module):
 
 def attend(q_bthd: Tensor, k_bsgd: Tensor, v_bsgv: Tensor, seen: Visibility, *, scale: float) -> Tensor:
     """softmax(scale * q k^T) v with h a multiple of g: (b, t, h, v). Values may differ in size from keys."""
+    if seen.is_causal and q_bthd.device.type == "cpu" and torch.is_grad_enabled():
+        return _attend_in_blocks(q_bthd, k_bsgd, v_bsgv, scale=scale)
     mask_b1ts = None if seen.mask_bts is None else seen.mask_bts[:, None]
     mixed_bhtv = F.scaled_dot_product_attention(
         q_bthd.transpose(1, 2),
@@ -76,3 +80,11 @@ def attend(q_bthd: Tensor, k_bsgd: Tensor, v_bsgv: Tensor, seen: Visibility, *, 
         enable_gqa=q_bthd.shape[2] != k_bsgd.shape[2],
     )
     return mixed_bhtv.transpose(1, 2)
+
+
+def _attend_in_blocks(q_bthd: Tensor, k_btgd: Tensor, v_btgv: Tensor, *, scale: float) -> Tensor:
+    groups = k_btgd.shape[2]
+    q_bgrtd = torch.unflatten(q_bthd, 2, (groups, -1)).permute(0, 2, 3, 1, 4)
+    k_bgtd, v_bgtv = k_btgd.transpose(1, 2), v_btgv.transpose(1, 2)
+    mixed_xrtv = causal_attention(q_bgrtd.flatten(0, 1), k_bgtd.flatten(0, 1), v_bgtv.flatten(0, 1), scale=scale)
+    return torch.unflatten(mixed_xrtv, 0, (-1, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)

@@ -7,7 +7,8 @@
 Shape suffixes: b batch, t tokens of this call, s all tokens seen, m model size, v vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from deepseek.config import ModelConfig
 from deepseek.errors import GenerationError
+from deepseek.models.activation_checkpointing import Checkpointing
 from deepseek.models.attention import AttentionInputs, GroupedQueryAttention, LatentForm
 from deepseek.models.cache import KVCache, LayerCache
 from deepseek.models.initialise import initialise
@@ -124,6 +126,7 @@ class Model(nn.Module):
         self.model = Decoder(config)
         tied = config.tie_word_embeddings
         self.lm_head = None if tied else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._checkpointing = Checkpointing()
         if self.device.type != "meta":
             initialise(self)
 
@@ -143,6 +146,32 @@ class Model(nn.Module):
     def prediction_layers(self) -> nn.ModuleList:
         return self.model.layers[self.config.num_hidden_layers :]
 
+    @property
+    def gradient_checkpointing(self) -> bool | frozenset[int]:
+        """Which layers keep only their input for the backward pass and run again there: all, none, or these indices.
+
+        Prediction layers count on from num_hidden_layers. Gradients are the same, random numbers included; memory is
+        paid for with a second forward pass. Assigning an index that does not exist raises ConfigError.
+        """
+        return self._checkpointing.layers
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, layers: bool | Iterable[int]) -> None:
+        self._checkpointing = self._checkpointing.of(layers, len(self.model.layers))
+
+    @property
+    def offload_checkpoints(self) -> bool:
+        """Whether those inputs wait in the host's memory. On a CPU they are there already: then it changes nothing."""
+        return self._checkpointing.offload
+
+    @offload_checkpoints.setter
+    def offload_checkpoints(self, offload: bool) -> None:
+        self._checkpointing = replace(self._checkpointing, offload=offload)
+
+    def run_layer(self, layer: int, run: Callable[..., Tensor], *inputs: object) -> Tensor:
+        """run(*inputs), which is layer `layer`, kept for the backward pass as `gradient_checkpointing` says."""
+        return self._checkpointing.run(layer, run, *inputs)
+
     def new_cache(self, capacity: int = 0) -> KVCache:
         return KVCache(self.config, capacity)
 
@@ -161,7 +190,7 @@ class Model(nn.Module):
 
         attention_mask: (b, s), nonzero for tokens and 0 for padding on either side, cached tokens included.
         position_ids: (b, t); by default tokens are counted from 0 without padding. cache: read and extended.
-        keep_logits: compute logits of only the last so many tokens. latent_form: see `latent_attention`.
+        keep_logits: compute logits of only the last so many tokens, 0 of none. latent_form: see `latent_attention`.
         Raises GenerationError for shapes that do not fit.
         """
         past = 0 if cache is None else cache.length
@@ -179,11 +208,12 @@ class Model(nn.Module):
         states = [x_btm]
         for layer, module in enumerate(self.main_layers):
             layer_cache = None if cache is None else cache.layers[layer]
-            x_btm = module(x_btm, inputs, seen_by[self.config.window_of(layer)], layer_cache)
+            seen = seen_by[self.config.window_of(layer)]
+            x_btm = self.run_layer(layer, module, x_btm, inputs, seen, layer_cache)
             if output_hidden_states:
                 states.append(x_btm)
         last_btm = self.model.norm(x_btm)
-        kept_btm = last_btm if keep_logits is None else last_btm[:, -keep_logits:]
+        kept_btm = last_btm if keep_logits is None else last_btm[:, last_btm.shape[1] - keep_logits :]
         return ModelOutput(self.head(kept_btm), last_btm, tuple(states) if output_hidden_states else None)
 
     def head(self, hidden_btm: Tensor) -> Tensor:

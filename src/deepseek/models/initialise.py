@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from deepseek.models.moe import Experts, Router
+from deepseek.models.experts import Experts
+from deepseek.models.moe import Router
 from deepseek.models.norm import RMSNorm
 
 INITIALIZER_STD = 0.006  # V2, section 3.1.2; V3, section 4.2

@@ -82,7 +82,7 @@ class MultiHeadLatentAttention(nn.Module):
         kv_bsh = self.kv_b_proj(c_bsc).unflatten(-1, (self.heads, -1))
         k_bshn, v_bshv = kv_bsh.split((self.mla.qk_nope_head_dim, self.mla.v_head_dim), dim=-1)
         k_bshr = k_bsr[:, :, None].expand(-1, -1, self.heads, -1)
-        q_bthd, k_bshd = torch.cat((q_bthn, q_bthr), dim=-1), torch.cat((k_bshn, k_bshr), dim=-1)
+        q_bthd, k_bshd = _joined(q_bthn, q_bthr), _joined(k_bshn, k_bshr)
         return attend(q_bthd, k_bshd, v_bshv, seen, scale=self.scale)
 
     def _absorbed(self, q_bthn: Tensor, q_bthr: Tensor, c_bsc: Tensor, k_bsr: Tensor, seen: Visibility) -> Tensor:
@@ -97,3 +97,8 @@ class MultiHeadLatentAttention(nn.Module):
 def _is_absorbed(form: LatentForm, queries: int, cache: LayerCache | None) -> bool:
     """auto: generated tokens (one at a time, over a cache) absorbed, prompts and training naive."""
     return form == "absorbed" or (form == "auto" and queries == 1 and cache is not None)
+
+
+def _joined(unrotated_bthn: Tensor, rotated_bthr: Tensor) -> Tensor:
+    """Both parts of a head, head after head in memory, as attention wants them: (b, t, h, n + r)."""
+    return torch.cat((unrotated_bthn.transpose(1, 2), rotated_bthr.transpose(1, 2)), dim=-1).transpose(1, 2)

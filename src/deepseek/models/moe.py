@@ -1,31 +1,19 @@
 """The mixture-of-experts layer (DeepSeekMoE, arXiv 2401.06066; V2 section 2.2; V3 section 2.1.2).
 
-Shape suffixes: n tokens (batch and sequence together), m model size, e experts, g groups, k chosen experts,
-a assignments of a token to an expert (n * k), i intermediate size of an expert.
+Shape suffixes: b batch, t tokens of a sequence, n tokens of both together, m model size, e experts, g groups, k chosen
+experts.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepseek.config import ModelConfig, MoeConfig, ScoringFunction
+from deepseek.models.experts import Experts
 from deepseek.models.mlp import Mlp
-
-ExpertPath = Literal["auto", "loop", "grouped"]
-
-
-class Routing(NamedTuple):
-    """Where each token goes. indices_nk: experts, best first. weights_nk: their float32 weights, scaled.
-
-    scores_ne: every expert's score before bias, groups and choice, float32 (what balance losses read).
-    """
-
-    indices_nk: Tensor
-    weights_nk: Tensor
-    scores_ne: Tensor
+from deepseek.models.routing import Routing
 
 
 class Router(nn.Module):
@@ -45,15 +33,17 @@ class Router(nn.Module):
         if self.moe.has_correction_bias:
             self.register_buffer("e_score_correction_bias", torch.zeros(self.moe.n_routed_experts))
 
-    def forward(self, x_nm: Tensor) -> Routing:
+    def forward(self, x: Tensor) -> Routing:
+        """x: (n, m) or (b, t, m); tokens are numbered over batch and sequence together."""
         moe = self.moe
-        scores_ne = _SCORES[moe.scoring_func](F.linear(x_nm.float(), self.weight.float()))
+        logits_ne = F.linear(x.reshape(-1, x.shape[-1]).float(), self.weight.float())
+        scores_ne = _SCORES[moe.scoring_func](logits_ne)
         with torch.no_grad():
             indices_nk = self._choose(scores_ne)
         weights_nk = scores_ne.gather(1, indices_nk)
         if moe.norm_topk_prob:
             weights_nk = weights_nk / (weights_nk.sum(dim=-1, keepdim=True) + 1e-20)
-        return Routing(indices_nk, weights_nk * moe.routed_scaling_factor, scores_ne)
+        return Routing(indices_nk, weights_nk * moe.routed_scaling_factor, scores_ne, logits_ne)
 
     def _choose(self, scores_ne: Tensor) -> Tensor:
         moe = self.moe
@@ -98,63 +88,6 @@ def _keep_best_groups(choice_ne: Tensor, moe: MoeConfig) -> Tensor:
     return choice_nge.masked_fill(dropped_ng[..., None], float("-inf")).flatten(1)
 
 
-class Experts(nn.Module):
-    """All routed experts of a layer, fused: gate_up_proj (e, 2i, m) holds gate above up, down_proj is (e, m, i).
-
-    path: `loop` runs expert by expert and is the plain definition; `grouped` runs all of them in one grouped matrix
-    product and needs rows of a multiple of 16 bytes; `auto` takes grouped where it can.
-    """
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        moe, model = config.moe, config.hidden_size
-        assert moe is not None
-        self.gate_up_proj = nn.Parameter(torch.empty(moe.n_routed_experts, 2 * moe.moe_intermediate_size, model))
-        self.down_proj = nn.Parameter(torch.empty(moe.n_routed_experts, model, moe.moe_intermediate_size))
-        self.path: ExpertPath = "auto"
-
-    def forward(self, x_nm: Tensor, routing: Routing) -> Tensor:
-        """The weighted sum of each token's experts, (n, m) in the type of x."""
-        experts, k = self.gate_up_proj.shape[0], routing.indices_nk.shape[1]
-        expert_a = routing.indices_nk.flatten()
-        order_a = expert_a.argsort(stable=True)  # assignments of one expert stand together, tokens ascending
-        token_a = order_a // k
-        counts_e = torch.bincount(expert_a, minlength=experts)
-        run = self._grouped if self._takes_grouped() else self._loop
-        y_am = run(x_nm[token_a], counts_e)
-        y_am = y_am * routing.weights_nk.flatten()[order_a, None]
-        # Summed in float32 in each token's own order of experts: the result depends on nothing else in the batch.
-        y_nkm = torch.unflatten(torch.zeros_like(y_am).index_copy(0, order_a, y_am), 0, (-1, k))
-        return y_nkm.sum(dim=1).to(x_nm.dtype)
-
-    def _loop(self, x_am: Tensor, counts_e: Tensor) -> Tensor:
-        """Slow twin of `_grouped`: one ordinary MLP for each expert that has tokens."""
-        outputs, start = [x_am[:0]], 0
-        for expert, count in enumerate(counts_e.tolist()):
-            if count:
-                gate_up = F.linear(x_am[start : start + count], self.gate_up_proj[expert])
-                outputs.append(F.linear(_swiglu(gate_up), self.down_proj[expert]))
-                start += count
-        return torch.cat(outputs)
-
-    def _grouped(self, x_am: Tensor, counts_e: Tensor) -> Tensor:
-        ends_e = counts_e.cumsum(0).to(torch.int32)
-        gate_up = F.grouped_mm(x_am, self.gate_up_proj.transpose(1, 2), offs=ends_e)
-        return F.grouped_mm(_swiglu(gate_up), self.down_proj.transpose(1, 2), offs=ends_e)
-
-    def _takes_grouped(self) -> bool:
-        return self.path == "grouped" or (self.path == "auto" and self._rows_are_aligned())
-
-    def _rows_are_aligned(self) -> bool:
-        size = self.down_proj.element_size()
-        return all(weight.shape[-1] * size % 16 == 0 for weight in (self.gate_up_proj, self.down_proj))
-
-
-def _swiglu(gate_up: Tensor) -> Tensor:
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up
-
-
 class MoE(nn.Module):
     """Routed experts, and shared ones that every token passes through."""
 
@@ -168,6 +101,5 @@ class MoE(nn.Module):
         self.shared_experts = Mlp(config.hidden_size, shared, bias=config.mlp_bias) if shared else None
 
     def forward(self, x_btm: Tensor) -> Tensor:
-        x_nm = x_btm.flatten(0, 1)
-        y_btm: Tensor = self.experts(x_nm, self.gate(x_nm)).view_as(x_btm)
+        y_btm: Tensor = self.experts(x_btm.flatten(0, 1), self.gate(x_btm)).view_as(x_btm)
         return y_btm if self.shared_experts is None else y_btm + self.shared_experts(x_btm)

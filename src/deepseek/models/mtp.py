@@ -118,4 +118,5 @@ def predict_layer(
     seen = visibility(None, queries=queries, past=past, window=window, device=next_ids_bt.device)
     layer_cache = None if cache is None else cache.layers[layer]
     embedding_btm = model.model.embed_tokens(next_ids_bt)
-    return module.predict(hidden_btm, embedding_btm, model.attention_inputs(positions_bt), seen, layer_cache)
+    inputs = model.attention_inputs(positions_bt)
+    return model.run_layer(layer, module.predict, hidden_btm, embedding_btm, inputs, seen, layer_cache)

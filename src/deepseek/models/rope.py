@@ -29,11 +29,12 @@ def rotate(x_bthd: Tensor, cos_btr: Tensor, sin_btr: Tensor, *, interleaved: boo
     The rotation is done in float32, the result has the type of x.
     """
     cos_bt1r, sin_bt1r = cos_btr[:, :, None], sin_btr[:, :, None]
-    wide = x_bthd.float()
-    first, second = (wide[..., 0::2], wide[..., 1::2]) if interleaved else wide.chunk(2, dim=-1)
+    if interleaved:  # a pair is a complex number: one multiplication, several times faster than strided halves
+        pairs_bthr = torch.view_as_complex(torch.unflatten(x_bthd.float().contiguous(), -1, (-1, 2)))
+        return torch.view_as_real(pairs_bthr * torch.complex(cos_bt1r, sin_bt1r)).flatten(-2).to(x_bthd.dtype)
+    first, second = x_bthd.float().chunk(2, dim=-1)
     turned = (first * cos_bt1r - second * sin_bt1r, second * cos_bt1r + first * sin_bt1r)
-    joined = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
-    return joined.to(x_bthd.dtype)
+    return torch.cat(turned, dim=-1).to(x_bthd.dtype)
 
 
 @lru_cache(maxsize=64)

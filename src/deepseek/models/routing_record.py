@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from deepseek.models.moe import Router, Routing
+from deepseek.models.moe import Router
+from deepseek.models.routing import Routing
 
 
 class RoutingRecord:
@@ -45,6 +46,11 @@ def record_routing(model: nn.Module) -> Iterator[RoutingRecord]:
 
 def _recorder(record: RoutingRecord, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Routing], None]:
     def hook(module: nn.Module, args: tuple[Tensor, ...], routing: Routing) -> None:
-        record.calls.setdefault(name, []).append(Routing(*(part.detach() for part in routing)))
+        record.calls.setdefault(name, []).append(_detached(routing))
 
     return hook
+
+
+def _detached(routing: Routing) -> Routing:
+    tensors = {name: part.detach() for name, part in routing._asdict().items() if part is not None}
+    return Routing(**tensors)

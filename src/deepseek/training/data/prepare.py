@@ -1,0 +1,263 @@
+"""A recipe to a folder that `Batches` reads: documents, selection, tokenizer, shards, report.
+
+Each stage of each source writes a folder aside and renames it, under a key of everything that went into it. So a run
+that was killed goes on where it was, a second run does nothing, and a change redoes what depends on it and no more.
+
+    OUT/documents/NAME/    cleaned text and its signatures (for preparing only: may be deleted afterwards)
+    OUT/tokenizer/         Hugging Face layout
+    OUT/shards/NAME/       tokens
+    OUT/report.json        what came from where and what became of it
+    OUT/dataset.json       what `Batches` needs; written last, so a folder that has it is whole
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepseek.checkpoint.atomic import atomic_file
+from deepseek.errors import ConfigError, DataError
+from deepseek.progress import Report, silent
+from deepseek.training.data import documents, shards, vocabulary
+from deepseek.training.data.batches import DATASET, FORMAT
+from deepseek.training.data.cleaning import cleaned, han_share, pieces
+from deepseek.training.data.documents import DocumentStore, DocumentWriter
+from deepseek.training.data.fetch import Opened, open_source
+from deepseek.training.data.readers import FORMATS
+from deepseek.training.data.recipe import DataRecipe, SourceConfig
+from deepseek.training.data.selection import Fate, Selection, select
+
+REPORT = "report.json"
+CODE = 1  # raise it when reading, cleaning or hashing changes, so that what was prepared before is done again
+_CHINESE = 0.3  # share of Chinese among the letters from which on a document counts as Chinese
+
+
+def prepare(
+    recipe: DataRecipe,
+    out: Path,
+    *,
+    downloads: Path | None = None,
+    report: Report = silent,
+    offline: bool = False,
+) -> dict[str, Any]:
+    """Prepare `out`; returns what report.json holds. downloads: where packages are kept, by default OUT/downloads.
+
+    Raises ConfigError, DataError or HubError; what is finished stays and is not done again. One process at a time.
+    """
+    from filelock import FileLock
+
+    began = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        (out / DATASET).unlink(missing_ok=True)  # nobody reads a folder while it changes
+        for source in recipe.sources:
+            opened = open_source(source, recipe.folder, downloads or out / "downloads", report=report, offline=offline)
+            _read(recipe, source, opened, out / "documents" / source.name, report)
+        stores = [DocumentStore(out / "documents" / source.name) for source in recipe.sources]
+        selection = select(
+            stores,
+            [recipe.held_out_of(source) for source in recipe.sources],
+            similarity=recipe.duplicates.similarity,
+            shingle_words=recipe.duplicates.shingle_words,
+            report=report,
+        )
+        _require_text(recipe, selection)
+        _tokenizer(recipe, stores, selection, out, report)
+        indexes = _shards(recipe, stores, selection, out, report)
+        told = _report(recipe, stores, selection, indexes)
+        told["seconds"] = round(time.monotonic() - began, 1)
+        _write_json(out / REPORT, told)
+        _write_json(out / DATASET, _dataset(told))
+    return told
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps([CODE, *parts], sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _read(recipe: DataRecipe, source: SourceConfig, opened: Opened, folder: Path, report: Report) -> None:
+    """Members to cleaned documents, unless that was done."""
+    minimum, limit = recipe.minimum_of(source), recipe.split_of(source)
+    described = dataclasses.asdict(source) | {"share": None, "held_out": None}
+    key = _key(described, opened.identity, minimum, limit, recipe.duplicates.shingle_words)
+    if documents.key_on_disk(folder) == key:
+        return
+    counts = {"read": 0, "raw_bytes": 0, "too_short": 0, "chinese_bytes": 0}
+    with DocumentWriter(folder, recipe.duplicates.shingle_words) as writer:
+        for _, text in FORMATS[source.format](opened.members(), source):
+            counts["read"] += 1
+            counts["raw_bytes"] += len(text.encode("utf-8", "surrogatepass"))
+            clean = cleaned(text, source.drop_lines)
+            if len(clean) < minimum:
+                counts["too_short"] += 1
+                continue
+            for piece in pieces(clean, limit):
+                writer.add(piece)
+                counts["chinese_bytes"] += len(piece.encode()) if han_share(piece) >= _CHINESE else 0
+            report(f"reading {source.name}", counts["raw_bytes"], None)
+        report(f"reading {source.name}", counts["raw_bytes"], counts["raw_bytes"])
+        writer.finish({"key": key, "origin": opened.facts, **counts})
+
+
+def _require_text(recipe: DataRecipe, selection: Selection) -> None:
+    for place, source in enumerate(recipe.sources):
+        if not selection.documents(place, Fate.TRAIN).size:
+            raise DataError(
+                f"source {source.name}: no document is left to train on; check members, minimum_characters "
+                f"({recipe.minimum_of(source)}) and whether another source holds the same text"
+            )
+
+
+def _shares(recipe: DataRecipe, sizes: Sequence[int]) -> list[float]:
+    """Of the default mixture: as given, or by size; a recipe gives all of them or none."""
+    given = [source.share for source in recipe.sources]
+    told = [share for share in given if share is not None]
+    if told and len(told) < len(given):
+        raise ConfigError("share is given for some sources only: give it for all or for none")
+    return told or [float(size) for size in sizes]
+
+
+def _tokenizer(
+    recipe: DataRecipe, stores: Sequence[DocumentStore], selection: Selection, out: Path, report: Report
+) -> None:
+    wanted = recipe.tokenizer
+    kept = [selection.documents(place, Fate.TRAIN) for place in range(len(stores))]
+    shares = _shares(recipe, [sum(map(store.size, map(int, k))) for store, k in zip(stores, kept, strict=True)])
+    texts = [_hash(k) for k in kept] if wanted.path is None else []
+    key = _key(dataclasses.asdict(wanted), shares, texts, [store.index["key"] for store in stores] if texts else [])
+    folder = out / "tokenizer"
+    if vocabulary.key_on_disk(folder) == key:
+        return
+    if wanted.path is not None:
+        from deepseek.tokenizer import AutoTokenizer
+
+        path = recipe.folder / Path(wanted.path).expanduser()
+        tokenizer = AutoTokenizer.from_pretrained(path if path.exists() else wanted.path)
+        vocabulary.save(tokenizer, folder, {"key": key, "taken_from": wanted.path})
+        return
+    assert wanted.vocab_size is not None
+    sample = _sample(stores, kept, shares, wanted.train_bytes)
+    texts_of_sample = _reported((stores[place].text(number) for place, number in sample), len(sample), report)
+    tokenizer = vocabulary.train(texts_of_sample, wanted.vocab_size)
+    size = sum(stores[place].size(number) for place, number in sample)
+    vocabulary.save(tokenizer, folder, {"key": key, "bytes": size, "documents": len(sample)})
+
+
+def _reported(texts: Iterator[str], total: int, report: Report) -> Iterator[str]:
+    for done, text in enumerate(texts, 1):
+        yield text
+        report("training the tokenizer", done, total, "documents")
+
+
+def _sample(
+    stores: Sequence[DocumentStore], kept: Sequence[NDArray[np.intp]], shares: Sequence[float], limit: int
+) -> list[tuple[int, int]]:
+    """Documents spread evenly over each source, about `limit` bytes, of each source by its share as far as it goes."""
+    chosen = []
+    for place, (store, numbers, share) in enumerate(zip(stores, kept, shares, strict=True)):
+        have = sum(map(store.size, map(int, numbers)))
+        part = min(1.0, limit * share / sum(shares) / have)
+        count = int(np.ceil(part * numbers.size)) if share else 0
+        picked = numbers[np.linspace(0, numbers.size - 1, count).round().astype(np.intp)]
+        chosen += [(place, int(number)) for number in picked]
+    return chosen
+
+
+def _hash(array: NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _shards(
+    recipe: DataRecipe, stores: Sequence[DocumentStore], selection: Selection, out: Path, report: Report
+) -> list[dict[str, Any]]:
+    """Tokens of each source, unless they are there."""
+    tokenizer = _hash(np.frombuffer((out / "tokenizer" / "tokenizer.json").read_bytes(), np.uint8))
+    encoder: vocabulary.DocumentEncoder | None = None
+    indexes = []
+    for place, (source, store) in enumerate(zip(recipe.sources, stores, strict=True)):
+        folder = out / "shards" / source.name
+        key = _key(tokenizer, store.index["key"], _hash(selection.fates[place]))
+        index = shards.read_index(folder)
+        if index is None or index["key"] != key:
+            encoder = encoder or vocabulary.DocumentEncoder(out / "tokenizer")
+            with shards.ShardWriter(folder, encoder.vocab_size) as writer:
+                for split, fate in (("train", Fate.TRAIN), ("held_out", Fate.HELD_OUT)):
+                    texts = store.texts(selection.documents(place, fate))
+                    for ids in encoder.encoded(texts, report, f"encoding {source.name}"):
+                        writer.add(split, ids)
+                index = writer.finish(key)
+        indexes.append(index)
+    return indexes
+
+
+def _report(
+    recipe: DataRecipe, stores: Sequence[DocumentStore], selection: Selection, indexes: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    shares = _shares(recipe, [index["splits"]["train"]["tokens"] for index in indexes])
+    told = [
+        _report_of(source, store, selection.fates[place], index, shares[place] / sum(shares))
+        for place, (source, store, index) in enumerate(zip(recipe.sources, stores, indexes, strict=True))
+    ]
+    sums = ("bytes", "train_tokens", "held_out_tokens", "documents", "held_out_documents", "exact", "near", "too_short")
+    total = {name: sum(entry[name] for entry in told) for name in sums}
+    languages: dict[str, int] = {}
+    for entry in told:
+        languages[entry["language"]] = languages.get(entry["language"], 0) + entry["bytes"]
+    return {
+        "vocab_size": indexes[0]["vocab_size"],
+        "total": total | {"tokens_per_byte": _ratio(total["train_tokens"] + total["held_out_tokens"], total["bytes"])},
+        "bytes_by_language": languages,
+        "sources": told,
+    }
+
+
+def _report_of(
+    source: SourceConfig, store: DocumentStore, fates: NDArray[np.uint8], index: dict[str, Any], share: float
+) -> dict[str, Any]:
+    ends = store.ends[:, 0]
+    sizes = np.diff(ends, prepend=np.uint64(0))
+    stays = (fates == Fate.TRAIN) | (fates == Fate.HELD_OUT)
+    train, held_out = index["splits"]["train"], index["splits"]["held_out"]
+    size = int(sizes[stays].sum())
+    return {
+        "name": source.name,
+        "kind": source.kind,
+        "format": source.format,
+        "language": source.language,
+        "licence": source.licence,
+        "origin": store.index["origin"],
+        "raw_bytes": store.index["raw_bytes"],
+        "bytes": size,
+        "chinese": _ratio(store.index["chinese_bytes"], store.index["bytes"]),
+        "read": store.index["read"],
+        "too_short": store.index["too_short"],
+        "exact": int((fates == Fate.EXACT).sum()),
+        "near": int((fates == Fate.NEAR).sum()),
+        "documents": train["documents"],
+        "held_out_documents": held_out["documents"],
+        "train_tokens": train["tokens"],
+        "held_out_tokens": held_out["tokens"],
+        "tokens_per_byte": _ratio(train["tokens"] + held_out["tokens"], size),
+        "share": share,
+    }
+
+
+def _ratio(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
+
+
+def _dataset(told: dict[str, Any]) -> dict[str, Any]:
+    names = ("train_tokens", "held_out_tokens", "share", "language", "licence", "origin")
+    sources = {entry["name"]: {name: entry[name] for name in names} for entry in told["sources"]}
+    return {"format": FORMAT, "vocab_size": told["vocab_size"], "tokenizer": "tokenizer", "sources": sources}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    with atomic_file(path) as file:
+        file.write(json.dumps(value, ensure_ascii=False, indent=1).encode())

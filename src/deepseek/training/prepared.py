@@ -1,0 +1,52 @@
+"""The data of a run: where it is, prepared first if it is not yet."""
+
+import hashlib
+from pathlib import Path
+
+from deepseek.errors import ConfigError
+from deepseek.hub.cache import cache_folder
+from deepseek.progress import Report, silent
+from deepseek.training.data import Mixture
+from deepseek.training.data.batches import DATASET, default_mixture
+from deepseek.training.data.prepare import prepare
+from deepseek.training.data.recipe import DataRecipe
+from deepseek.training.recipe import DataTable
+
+
+def prepared_data(table: DataTable, *, report: Report = silent) -> Path:
+    """A folder that `Batches` reads. Raises ConfigError, DataError or HubError."""
+    folder = _folder(table)
+    if (folder / DATASET).exists():
+        return folder
+    if table.recipe is None:
+        raise ConfigError(
+            f"data.folder: {folder} holds no prepared data; prepare it with `deepseek data RECIPE --out {folder}`, or "
+            "name that recipe in data.recipe"
+        )
+    prepare(DataRecipe.from_toml(Path(table.recipe)), folder, report=report)
+    return folder
+
+
+def _folder(table: DataTable) -> Path:
+    """Without a folder in the recipe: one in the cache for each data recipe, found again while that is unchanged."""
+    if table.folder is not None:
+        return Path(table.folder)
+    assert table.recipe is not None
+    path = Path(table.recipe)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"data.recipe: {path} cannot be read ({error.strerror})") from None
+    return cache_folder() / "data" / f"{path.stem}-{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+def mixture_of(table: DataTable, folder: Path) -> Mixture:
+    """As the recipe says, else the shares that the data was prepared with."""
+    if table.mixture is None:
+        return default_mixture(folder)
+    mixture = Mixture.from_dict(table.mixture)
+    if any(stage.sequence_length or stage.batch_size for stage in mixture.stages):
+        raise ConfigError(
+            "data.mixture: sequence_length and batch_size belong to the stages of the run ([stage], [[stages]])"
+        )
+    return mixture

@@ -1,0 +1,322 @@
+"""A training run, described: frozen, validated tables read from a TOML file. Each default lives here and nowhere else.
+
+Whatever a recipe does not say about the model's shape, the batch and the learning rate follows from `model.size` (see
+`size`); what it says wins.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from deepseek.errors import ConfigError
+from deepseek.optim.schedule import ScheduleName
+from deepseek.training.balance import BalanceConfig, CapacityConfig
+from deepseek.training.size import Kind
+from deepseek.training.tables import build, plain
+
+Precision = Literal["bfloat16", "float32", "float16", "fp8"]
+OptimizerName = Literal["adamw", "muon"]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ConfigError(message)
+
+
+def _require_above_zero(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(value is None or value > 0, f"{name} must be above 0, not {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataTable:
+    """recipe: of the data (see `deepseek data`), beside this file; prepared first if it is not yet.
+
+    folder: where the prepared data is or goes; by default in the cache. mixture: shares of the sources, in one stage or
+    several by tokens (see `data.mixture`); by default those that the data was prepared with.
+    """
+
+    recipe: str | None = None
+    folder: str | None = None
+    mixture: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _require(bool(self.recipe or self.folder), "recipe or folder: one of them must say where the data is")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelTable:
+    """size: the dial, million parameters of the mixture of experts. kind: dense is its twin of equal active parameters.
+
+    config: fields of ModelConfig (and its parts mla, moe, rope) that are not as derived. start_from: a checkpoint whose
+    weights and shape the run begins with. initializer_std: of random weights.
+    """
+
+    size: float | None = None
+    kind: Kind = "moe"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
+    initializer_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "size", "initializer_std")
+        _require(
+            (self.size is None) != (self.start_from is None),
+            "size or start_from: exactly one of them must say which model is trained",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleTable:
+    """See `optim.schedule`. warmup_fraction: of the steps."""
+
+    name: ScheduleName = "wsd"
+    warmup_fraction: float = 0.02
+    decay_fraction: float = 0.2
+    final_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.warmup_fraction <= 1, f"warmup_fraction must be between 0 and 1, not {self.warmup_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RopeTable:
+    """Changes of the positions at the start of a stage: another base, or YaRN stretching by `yarn_factor`."""
+
+    theta: float | None = None
+    yarn_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "theta", "yarn_factor")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageTable:
+    """Part of a run with one sequence length, one batch size and one schedule.
+
+    steps or tokens: how long; by default as long as the dial says (first stage only). batch_size: sequences in one
+    optimiser step. micro_batch_size: sequences through the model at once; the batch is accumulated from them, in
+    float32. learning_rate: the peak. needles: share of the sequences in which something is planted to be copied from
+    afar (see `needle`), so that a long context has a use.
+    """
+
+    name: str = "main"
+    steps: int | None = None
+    tokens: int | None = None
+    sequence_length: int = 512
+    batch_size: int | None = None
+    micro_batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: ScheduleTable = ScheduleTable()
+    rope: RopeTable = RopeTable()
+    needles: float = 0.0
+
+    def __post_init__(self) -> None:
+        names = ("steps", "tokens", "sequence_length", "batch_size", "micro_batch_size", "learning_rate")
+        _require_above_zero(self, *names)
+        _require(0 <= self.needles <= 1, f"needles must be a share between 0 and 1, not {self.needles}")
+        _require(self.steps is None or self.tokens is None, "steps or tokens: only one can say how long the stage is")
+        _require(self.name.replace("-", "").isalnum(), f"name must be letters, digits and hyphens, not {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerTable:
+    """muon: hidden matrices by Muon, the rest by AdamW. clip_norm: of all gradients together; null: none.
+
+    loss_scale: for float16; null: found by itself (dynamic).
+    """
+
+    name: OptimizerName = "adamw"
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    momentum: float = 0.95
+    clip_norm: float | None = 1.0
+    loss_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "eps", "clip_norm", "loss_scale")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingTable:
+    """What holds for the whole run. precision: of weights and products; float32 masters are kept for all but float32.
+
+    fp8 is emulated (see `optim.fp8`). mtp_weight: of the prediction layers' loss (V3: 0.3). gradient_checkpointing:
+    activations are computed again in the backward pass instead of kept, in all layers or only in
+    gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's memory. load_every: steps
+    between two records of every expert's load. max_rollbacks: how many batches may be left out because something was
+    not finite. tensorboard: event files too.
+    """
+
+    precision: Precision = "bfloat16"
+    mtp_weight: float = 0.3
+    gradient_checkpointing: bool = False
+    gradient_checkpointing_layers: tuple[int, ...] | None = None
+    offload_checkpoints: bool = False
+    load_every: int = 10
+    max_rollbacks: int = 3
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "load_every")
+        _require(self.mtp_weight >= 0, f"mtp_weight must not be negative, not {self.mtp_weight}")
+        _require(self.max_rollbacks >= 0, f"max_rollbacks must not be negative, not {self.max_rollbacks}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationTable:
+    """every: steps between evaluations (and at the end); null: only at the end. batches: of each held-out source.
+
+    prompts: texts to continue by `sample_tokens` tokens at `temperature`, each time.
+    """
+
+    every: int | None = 500
+    batches: int = 8
+    prompts: tuple[str, ...] = ()
+    sample_tokens: int = 64
+    temperature: float = 0.8
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "every", "batches", "sample_tokens")
+        _require(self.temperature >= 0, f"temperature must not be negative, not {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NeedleTable:
+    """Needles looked for at the start of the run and at the end of each stage; see `needle`. No lengths: not at all.
+
+    lengths: of the whole text, in tokens. depths: places of the needle, 0 the beginning. trials: at each of both.
+    window: the same weights are also measured as a model that sees so many tokens back; null: not.
+    """
+
+    lengths: tuple[int, ...] = ()
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    trials: int = 2
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(all(length >= 64 for length in self.lengths), "lengths must be at least 64 tokens each")
+        _require(bool(self.depths), "depths must name at least one place")
+        _require(all(0 <= depth <= 1 for depth in self.depths), "depths must be between 0 and 1")
+        _require_above_zero(self, "trials", "window")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointsTable:
+    """every: steps between checkpoints; minutes: and at the latest after so long. keep: the newest so many stay.
+
+    named: name -> step; such a checkpoint also stays under its name. The end of each stage stays under the stage's.
+    """
+
+    every: int = 500
+    minutes: float = 15.0
+    keep: int = 2
+    named: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_above_zero(self, "every", "minutes", "keep")
+        for name, step in self.named.items():
+            plain_name = name.replace("-", "").isalnum() and not name.startswith("step-")
+            _require(plain_name, f"named: {name!r} must be letters, digits and hyphens and not begin with step-")
+            _require(isinstance(step, int) and step > 0, f"named.{name} must be a step, not {step!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A whole run. `stage` is the first stage, `stages` those after it. seed: of weights and order of the data."""
+
+    name: str
+    data: DataTable
+    model: ModelTable
+    seed: int = 0
+    stage: StageTable = StageTable()
+    stages: tuple[StageTable, ...] = ()
+    training: TrainingTable = TrainingTable()
+    optimizer: OptimizerTable = OptimizerTable()
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    capacity: CapacityConfig = field(default_factory=CapacityConfig)
+    evaluation: EvaluationTable = EvaluationTable()
+    needle: NeedleTable = NeedleTable()
+    checkpoints: CheckpointsTable = CheckpointsTable()
+
+    def __post_init__(self) -> None:
+        names = [stage.name for stage in (self.stage, *self.stages)]
+        _require(len(set(names)) == len(names), f"stages need names of their own, not {', '.join(names)}")
+        for stage in self.stages:
+            _require(
+                stage.steps is not None or stage.tokens is not None,
+                f"stages: {stage.name} needs steps or tokens",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `from_dict` takes it."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
+        """Raises ConfigError naming the key that is unknown, missing or wrong."""
+        return build(cls, values, "")
+
+    def fingerprint(self) -> str:
+        """Of all that numbers depend on: a checkpoint of another fingerprint is not this run's."""
+        values = {key: value for key, value in self.to_dict().items() if key not in WITHOUT_EFFECT}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+WITHOUT_EFFECT = ("evaluation", "needle", "checkpoints")  # tables that may change when a run is resumed
+
+
+def read_recipe(path: Path, *, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe from a TOML file. changes: `key.of.table=value`, the value as in TOML or a bare text.
+
+    Paths in it count from the file's folder. Raises ConfigError naming file and key.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: no TOML ({error})") from None
+    for change in changes:
+        _set(values, change)
+    _make_absolute(values, path.parent)
+    try:
+        return Recipe.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes KEY=VALUE (optimizer.name=muon), not {change!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {key.strip()}: {table} is no table")
+    values[last] = value
+
+
+def _make_absolute(values: dict[str, Any], folder: Path) -> None:
+    for table, key in (("data", "recipe"), ("data", "folder"), ("model", "start_from")):
+        at = values.get(table)
+        if isinstance(at, dict) and isinstance(at.get(key), str) and _is_path(folder, at[key]):
+            at[key] = str((folder / Path(at[key]).expanduser()).absolute())
+
+
+def _is_path(folder: Path, text: str) -> bool:
+    """A model may be named as on a hub (`org/name`) instead."""
+    return text.startswith((".", "/", "~")) or text.endswith(".toml") or (folder / text).exists()
