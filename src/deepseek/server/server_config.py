@@ -25,6 +25,8 @@ ACCESS, LIMITS, STORE, LOGS = (
 )
 """Panels of the help, in the order of the first setting of each."""
 AccessLog = Literal["auto", "json", "off"]
+CacheType = Literal["f16", "q8_0"]
+_CACHE_DTYPES: dict[str, CacheDtype] = {"f16": "f16", "q8_0": "int8"}
 GenerationConfig = Literal["auto", "off"]
 _ENGINE_DEFAULTS = {each.name: each.default for each in fields(EngineConfig)}
 _MOST_FILE_BYTES = 1 << 20
@@ -77,8 +79,12 @@ class ServerConfig:
     kv_cache_bytes: int | None = _engine(
         "kv_cache_bytes", BATCHING, "Memory for keys and values; by default by free memory.", takes="BYTES"
     )
-    kv_cache_dtype: CacheDtype = _engine(
-        "kv_cache_dtype", BATCHING, "Type of keys and values.", "-ctk", "--cache-type-k"
+    kv_cache_dtype: CacheDtype = _engine("kv_cache_dtype", BATCHING, "Type of keys and values.")
+    cache_type_k: CacheType | None = _setting(
+        None, BATCHING, "llama.cpp's name for the type of keys, f16 unless given; must be that of values.", "-ctk"
+    )
+    cache_type_v: CacheType | None = _setting(
+        None, BATCHING, "The same of values. q8_0 has 8 bits a number with factors, as --kv-cache-dtype int8.", "-ctv"
     )
     enable_prefix_caching: bool = _engine(
         "enable_prefix_caching", BATCHING, "Find keys and values of earlier prompts again."
@@ -176,7 +182,25 @@ class ServerConfig:
 
     def engine_settings(self) -> dict[str, Any]:
         """Those of EngineConfig, by name."""
-        return {name: getattr(self, name) for name in (*ENGINE_FIELDS, "record_routing")}
+        own = {name: getattr(self, name) for name in (*ENGINE_FIELDS, "record_routing")}
+        return {**own, "kv_cache_dtype": self._cache_dtype()}
+
+    def _cache_dtype(self) -> CacheDtype:
+        """Of keys and values alike, however it was named. Raises ConfigError for names that do not agree."""
+        if self.cache_type_k is None and self.cache_type_v is None:
+            return self.kv_cache_dtype
+        keys, values = self.cache_type_k or "f16", self.cache_type_v or "f16"
+        if keys != values:
+            raise ConfigError(
+                f"cache_type_k is {keys} and cache_type_v is {values}, but keys and values have one type here: "
+                "give both the same, or --kv-cache-dtype alone"
+            )
+        dtype = _CACHE_DTYPES[keys]
+        if self.kv_cache_dtype not in ("auto", dtype):
+            raise ConfigError(
+                f"kv_cache_dtype is {self.kv_cache_dtype}, cache_type_k and cache_type_v are {keys}: give one kind"
+            )
+        return dtype
 
     @classmethod
     def of(
