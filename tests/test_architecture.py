@@ -20,10 +20,11 @@ LAYERS = [
     {"engine"},  # below models, so that it cannot import PyTorch
     {"server"},  # beside models, of which it needs nothing
     {"models"},
+    {"training"},
     {"profiler", "client"},
     {"cli"},
 ]
-NEEDS_TORCH = {"models"}
+NEEDS_TORCH = {"models", "training"}
 
 
 def part_of(path: Path) -> str:
