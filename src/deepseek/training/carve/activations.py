@@ -6,8 +6,6 @@ the layers before it already got wrong.
 Shape suffixes: w windows, t tokens of a window, n tokens of all windows, m model size.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -33,8 +31,8 @@ class CalibrationStreams:
         """What the layer's MLP sees in the dense model and in the carved one, both (n, m)."""
         self.dense_wtm = self._attend(layer, self.dense_wtm)
         self.carved_wtm = self._attend(layer, self.carved_wtm)
-        norm: Callable[[Tensor], Tensor] = layer.post_attention_layernorm
-        return norm(self.dense_wtm).flatten(0, 1), norm(self.carved_wtm).flatten(0, 1)
+        norm = layer.post_attention_layernorm
+        return torch.flatten(norm(self.dense_wtm), 0, 1), torch.flatten(norm(self.carved_wtm), 0, 1)
 
     def leave(self, dense_nm: Tensor, carved_nm: Tensor) -> None:
         self.dense_wtm = self.dense_wtm + dense_nm.view_as(self.dense_wtm)
@@ -42,8 +40,8 @@ class CalibrationStreams:
 
     def lag(self) -> Tensor:
         """(n, m): what the carved stream lacks before the layer's MLPs."""
-        return (self.dense_wtm - self.carved_wtm).flatten(0, 1)
+        return torch.flatten(self.dense_wtm - self.carved_wtm, 0, 1)
 
     def _attend(self, layer: DecoderLayer, x_wtm: Tensor) -> Tensor:
-        parts = x_wtm.split(_WINDOWS_AT_ONCE)
+        parts = torch.split(x_wtm, _WINDOWS_AT_ONCE)
         return torch.cat([x + layer.self_attn(layer.input_layernorm(x), self._inputs, self._seen, None) for x in parts])

@@ -5,6 +5,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
@@ -140,4 +141,4 @@ def _carve_layer(layer: DecoderLayer, streams: CalibrationStreams, config: Carve
 
 
 def _activations(mlp: Mlp, x_nm: Tensor) -> Tensor:
-    return torch.nn.functional.silu(mlp.gate_proj(x_nm)) * mlp.up_proj(x_nm)
+    return torch.mul(F.silu(mlp.gate_proj(x_nm)), mlp.up_proj(x_nm))

@@ -18,4 +18,4 @@ def refit_down(down_mi: Tensor, masked_ni: Tensor, wanted_nm: Tensor) -> Tensor:
     gram_ii = masked_ni.T @ masked_ni
     gram_ii.diagonal().add_(RIDGE * gram_ii.diagonal().mean() + 1e-12)
     missing_im = masked_ni.T @ (wanted_nm - masked_ni @ down_mi.T)
-    return down_mi + torch.linalg.solve(gram_ii, missing_im).T
+    return torch.add(down_mi, torch.linalg.solve(gram_ii, missing_im).T)

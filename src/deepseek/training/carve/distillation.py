@@ -65,7 +65,7 @@ class Distillation:
         self.student, self.teacher = student, teacher.eval()
         self.config, self.folder = config, folder
         held_out = min(8, len(windows_wt) // 10)
-        self.held_out_wt, self.windows_wt = windows_wt[:held_out], windows_wt[held_out:]
+        self.windows_wt, self.held_out_wt = windows_wt.tensor_split([len(windows_wt) - held_out])
         self.step, self.clock = 0, StepClock()
         for parameter in teacher.parameters():
             parameter.requires_grad_(False)
@@ -211,7 +211,7 @@ def held_out_divergence(student: Model, teacher: Model, windows_wt: Tensor) -> f
         return None
     total = 0.0
     with torch.autocast(windows_wt.device.type, torch.bfloat16):
-        for ids_bt in windows_wt.split(4):
+        for ids_bt in torch.split(windows_wt, 4):
             hidden, wanted = (
                 model(ids_bt, keep_logits=1).last_hidden_btm.flatten(0, 1) for model in (student, teacher)
             )
@@ -222,7 +222,7 @@ def held_out_divergence(student: Model, teacher: Model, windows_wt: Tensor) -> f
 def _chunks(student: Model, teacher: Model, hidden_nm: Tensor, wanted_nm: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """For a few tokens at a time: the divergence of each, and its gradient by the student's hidden state."""
     weight_vm = student.model.embed_tokens.weight if student.lm_head is None else student.lm_head.weight
-    for hidden, wanted in zip(hidden_nm.split(_CHUNK), wanted_nm.split(_CHUNK), strict=True):
+    for hidden, wanted in zip(torch.split(hidden_nm, _CHUNK), torch.split(wanted_nm, _CHUNK), strict=True):
         log_s = student.head(hidden).float().log_softmax(dim=-1)
         log_t = teacher.head(wanted).float().log_softmax(dim=-1)
         p_t = log_t.exp()

@@ -76,10 +76,9 @@ class CarvedMlp(nn.Module):
         weight_em, bias_e = stored_router(self.router.weight.detach(), self.router.bias.detach(), float(self.spread))
         tensors = {"gate.weight": weight_em, "gate.e_score_correction_bias": bias_e}
         for name, tensor in self._matrices():
-            shared, *experts = (tensor[: self.shared], *tensor[self.shared :].split(self.width))
             if self.shared:
-                tensors[f"shared_experts.{name}.weight"] = _as_stored(name, shared)
-            for number, expert in enumerate(experts):
+                tensors[f"shared_experts.{name}.weight"] = _as_stored(name, tensor[: self.shared])
+            for number, expert in enumerate(torch.split(tensor[self.shared :], self.width)):
                 tensors[f"experts.{number}.{name}.weight"] = _as_stored(name, expert)
         return tensors
 

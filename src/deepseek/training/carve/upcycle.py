@@ -13,6 +13,7 @@ from deepseek.config import ModelConfig, MoeConfig
 from deepseek.errors import ConfigError
 from deepseek.models.decoder import Model
 from deepseek.models.mlp import Mlp
+from deepseek.models.moe import MoE
 from deepseek.models.weights import canonical_tensors
 from deepseek.training.carve.target import LOGIT_SIZE, check_dense
 
@@ -47,8 +48,9 @@ def upcycle(model: Model, *, experts: int, active: int, seed: int = 0) -> Model:
             target.copy_(LOGIT_SIZE * torch.randn(target.shape, generator=generator))
         elif name.endswith("e_score_correction_bias"):
             target.zero_()
-    for number, layer in enumerate(copied.main_layers):
-        dense = cast(Mlp, model.main_layers[number].mlp)
-        layer.mlp.experts.gate_up_proj.copy_(torch.cat((dense.gate_proj.weight, dense.up_proj.weight)))
-        layer.mlp.experts.down_proj.copy_(dense.down_proj.weight)
+    for source, layer in zip(model.main_layers, copied.main_layers, strict=True):
+        dense = cast(Mlp, source.mlp)
+        copies = cast(MoE, layer.mlp).experts
+        copies.gate_up_proj.copy_(torch.cat((dense.gate_proj.weight, dense.up_proj.weight)))
+        copies.down_proj.copy_(dense.down_proj.weight)
     return copied.eval()
