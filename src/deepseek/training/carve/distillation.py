@@ -184,6 +184,7 @@ def _optimizers(student: Model, config: DistilConfig) -> list[torch.optim.Optimi
     return [muon, adam]
 
 
+@torch.enable_grad()
 def divergence_and_gradient(student: Model, teacher: Model, ids_bt: Tensor) -> float:
     """Mean divergence of a token in nats; its gradient is added to the student's parameters.
 
