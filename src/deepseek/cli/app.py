@@ -9,6 +9,7 @@ import typer
 from deepseek import __version__
 from deepseek.cli.batch import batch
 from deepseek.cli.bench import bench
+from deepseek.cli.carve import carve
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
@@ -61,6 +62,7 @@ app.command()(pull)
 app.command()(convert)
 app.command()(data)
 app.command()(train)
+app.command()(carve)
 app.command()(pack)
 app.command()(verify)
 app.command()(bench)
