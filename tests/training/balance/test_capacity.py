@@ -15,6 +15,7 @@ from deepseek.training.balance import BalanceConfig, CapacityConfig, LayerLoad, 
 from deepseek.training.loss import language_model_loss
 
 NONE = BalanceConfig(bias_update_speed=0, sequence_loss=0)
+LEARNING = CapacityConfig(mode="dynamic", factor=1.0, coefficient=0.0, memory=0.5)
 
 
 def step(model: Model, routing: RoutingTraining, batches: list[Tensor] = BATCHES) -> tuple[LayerLoad, ...]:
@@ -85,9 +86,10 @@ def test_dynamic_capacity_is_base_times_one_plus_coefficient_times_load() -> Non
 
 def test_dynamic_capacity_learns_to_drop_none_with_fewer_places_than_the_fullest_needs() -> None:
     model = random_model()
-    routing = RoutingTraining(model, NONE, CapacityConfig(mode="dynamic", factor=1.0, coefficient=0.0, memory=0.5))
-    dropped = [[load.dropped for load in step(model, routing)] for _ in range(12)]
-    loads = step(model, routing)
+    routing = RoutingTraining(model, NONE, replace(LEARNING, release=0.3))
+    batches = [torch.randint(0, 67, (16, 33), generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    dropped = [[load.dropped for load in step(model, routing, batches)] for _ in range(12)]
+    loads = step(model, routing, batches)
     assert all(dropped[0])
     assert not any(dropped[-1])
     for load in loads:
