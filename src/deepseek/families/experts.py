@@ -42,13 +42,16 @@ def _n_routed_experts(reader: ConfigReader) -> int:
 
 
 def _leading_dense_layers(reader: ConfigReader) -> int:
-    """first_k_dense_replace; `mlp_layer_types` (Transformers 5) must say the same."""
+    """first_k_dense_replace; `mlp_layer_types` (Transformers 5) must say the same.
+
+    It may be above the number of layers: then the prediction layers are dense too.
+    """
     layers: int = reader.integer("num_hidden_layers")
     kinds = reader.raw("mlp_layer_types", None)
     counted = kinds.index("sparse") if isinstance(kinds, list) and "sparse" in kinds else layers
     leading: int = reader.integer("first_k_dense_replace", 0 if kinds is None else counted)
-    leading = min(leading, layers)
-    reader.must_be("mlp_layer_types", ["dense"] * leading + ["sparse"] * (layers - leading))
+    dense = min(leading, layers)
+    reader.must_be("mlp_layer_types", ["dense"] * dense + ["sparse"] * (layers - dense))
     return leading
 
 

@@ -26,7 +26,8 @@ class MixedPrecisionOptimizer(AdamW):
         optimizer.zero_grad()
 
     params: parameters, or PyTorch's groups. Plain parameters make three groups: 0 matrices (embeddings too), 1 stacks
-    of matrices (experts), 2 vectors (norms, biases). fp16_groups: which of them are float16; None: all.
+    of matrices (experts), 2 vectors (norms, biases). fp16_groups: which of them are float16; None: all. Groups 0 and 1
+    go together: they are multiplied with the same activations.
     loss_scale: a fixed factor, or None for a dynamic one; a step whose gradients overflow is left out and counted.
     fp16_opt_level, as in NVIDIA Apex: O0 all float32; O1 float32 weights, float16 products under `autocast`; O2 float16
     weights (converted here, in place) with float32 masters. O3, float16 without masters, loses updates: not offered.
@@ -45,8 +46,11 @@ class MixedPrecisionOptimizer(AdamW):
     ) -> None:
         if fp16_opt_level not in get_args(OptLevel):
             raise ConfigError(f"fp16_opt_level must be one of {', '.join(get_args(OptLevel))}, not {fp16_opt_level!r}")
-        groups = _groups(list(params))
-        wanted = _checked(range(len(groups)) if fp16_groups is None else fp16_groups, len(groups))
+        given = list(params)
+        is_plain = not (given and isinstance(given[0], dict))
+        groups = _by_kind(given) if is_plain else [{**group, "params": list(group["params"])} for group in given]
+        wanted = set(range(len(groups)) if fp16_groups is None else fp16_groups)
+        _check_groups(wanted, groups, is_plain=is_plain)
         if fp16_opt_level == "O2":
             for at in wanted:
                 for parameter in groups[at]["params"]:
@@ -103,19 +107,21 @@ class MixedPrecisionOptimizer(AdamW):
         super().load_state_dict(own)
 
 
-def _groups(params: list[Any]) -> list[dict[str, Any]]:
-    if params and all(isinstance(group, dict) for group in params):
-        return [{**group, "params": list(group["params"])} for group in params]
+def _by_kind(parameters: list[Tensor]) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = [{"params": []} for _ in KINDS]
-    for parameter in params:
+    for parameter in parameters:
         groups[2 if parameter.dim() < 2 else 0 if parameter.dim() == 2 else 1]["params"].append(parameter)
     groups[2]["weight_decay"] = 0.0
     return groups
 
 
-def _checked(wanted: Iterable[int], count: int) -> list[int]:
-    known = ", ".join(f"{at} {kind}" for at, kind in enumerate(KINDS)) if count == len(KINDS) else f"0 to {count - 1}"
-    for at in wanted:
-        if not 0 <= at < count:
+def _check_groups(wanted: set[int], groups: list[dict[str, Any]], *, is_plain: bool) -> None:
+    known = ", ".join(f"{at} {kind}" for at, kind in enumerate(KINDS)) if is_plain else f"0 to {len(groups) - 1}"
+    for at in sorted(wanted):
+        if not 0 <= at < len(groups):
             raise ConfigError(f"fp16_groups: there is no group {at}; groups are {known}")
-    return list(wanted)
+    if is_plain and groups[0]["params"] and groups[1]["params"] and len(wanted & {0, 1}) == 1:
+        raise ConfigError(
+            "fp16_groups: 0 matrices and 1 stacks of matrices are multiplied with the same activations: name both or "
+            "neither"
+        )
