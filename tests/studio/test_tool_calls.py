@@ -62,7 +62,7 @@ def test_a_call_is_a_card_and_its_result_goes_back(chat: Page, server: FakeServe
 def test_tools_that_are_none_are_named_and_not_sent(chat: Page, server: FakeServer) -> None:
     for text in ("[", "{}", '[{"name": "f"}]'):
         chat.get_by_role("textbox", name="Tools").fill(text)
-        expect(chat.get_by_text("Not sent:")).to_be_visible()
+        expect(chat.get_by_text("Not sent, not a list of tools:")).to_be_visible()
     ask(chat, "hello")
     expect(chat.locator(".message.assistant:not(.streaming) .figures")).to_be_visible()
     assert "tools" not in sent(server)[0]

@@ -43,7 +43,7 @@ function textSetting(session, name, { rows, code = false, problem } = {}) {
   const check = () => {
     const wrong = problem?.(area.value) ?? null;
     complaint.hidden = wrong === null;
-    fill(complaint, wrong === null ? "" : t("setting.problem", { reason: wrong }));
+    fill(complaint, wrong === null ? "" : t(`setting.${name}.problem`, { reason: wrong }));
     area.setAttribute("aria-invalid", wrong !== null);
   };
   area.addEventListener("input", () => {

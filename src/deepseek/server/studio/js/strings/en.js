@@ -45,7 +45,7 @@ export default {
   "setting.min_p": "Least share", "setting.min_p.hint": "Only tokens at least this likely, measured by the likeliest",
   "setting.max_tokens": "Longest answer", "setting.max_tokens.hint": "Tokens after which the answer ends",
   "setting.seed": "Seed", "setting.seed.placeholder": "a new one each time", "setting.stop": "Stop at", "setting.stop.placeholder": "one text a line",
-  "setting.schema": "JSON schema of the answer", "setting.schema.placeholder": "{\"type\": \"object\", …}", "setting.problem": "Not sent: {reason}",
+  "setting.schema": "JSON schema of the answer", "setting.schema.placeholder": "{\"type\": \"object\", …}", "setting.schema.problem": "Not sent, not a JSON schema: {reason}", "setting.tools.problem": "Not sent, not a list of tools: {reason}",
   "setting.tools": "Tools", "setting.tools.placeholder": "[{\"type\": \"function\", \"function\": {\"name\": …}}]",
   "setting.thinking_budget": "Longest thinking", "setting.thinking_budget.hint": "Tokens after which the model must stop thinking; 0: no thinking",
   "setting.probabilities": "Ask for token probabilities",

@@ -45,7 +45,7 @@ export default {
   "setting.min_p": "最小占比", "setting.min_p.hint": "只取概率不低于最可能词元此比例的词元",
   "setting.max_tokens": "最长回答", "setting.max_tokens.hint": "达到此词元数后结束",
   "setting.seed": "随机种子", "setting.seed.placeholder": "每次不同", "setting.stop": "停止文本", "setting.stop.placeholder": "每行一个",
-  "setting.schema": "回答的 JSON 模式", "setting.schema.placeholder": "{\"type\": \"object\", …}", "setting.problem": "未发送：{reason}",
+  "setting.schema": "回答的 JSON 模式", "setting.schema.placeholder": "{\"type\": \"object\", …}", "setting.schema.problem": "未发送，不是 JSON 模式：{reason}", "setting.tools.problem": "未发送，不是工具列表：{reason}",
   "setting.tools": "工具", "setting.tools.placeholder": "[{\"type\": \"function\", \"function\": {\"name\": …}}]",
   "setting.thinking_budget": "最长思考", "setting.thinking_budget.hint": "达到此词元数后模型必须停止思考；0 表示不思考",
   "setting.probabilities": "请求词元概率",
