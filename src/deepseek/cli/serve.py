@@ -129,18 +129,23 @@ def _plain_type(kind: Any) -> Any:
     """What Typer parses: texts for choices, which ServerConfig checks; None where nothing was given."""
     if get_origin(kind) is tuple:
         return list[str] | None
+    bare = _bare(kind)
+    return str | None if get_origin(bare) is Literal else bare | None
+
+
+def _bare(kind: Any) -> Any:
+    """The type without `| None`."""
     if get_origin(kind) is Literal:
-        return str | None
-    bare = next((option for option in get_args(kind) if option is not type(None)), kind)
-    return bare | None
+        return kind
+    return next((option for option in get_args(kind) if option is not type(None)), kind)
 
 
 def _metavar(name: str, kind: Any) -> str | None:
     """What the help calls the value; None for switches, which take none."""
     if kind is bool:
         return None
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
+    if get_origin(bare := _bare(kind)) is Literal:
+        return "|".join(get_args(bare))
     if name.endswith(("_bytes", "_seconds")):
         return name.rpartition("_")[2].upper()
     return "N"
