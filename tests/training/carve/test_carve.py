@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from carve_models import DENSE, SPLIT, dense_model, windows
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
@@ -15,28 +16,10 @@ from deepseek.training.carve.compensation import refit_down
 from deepseek.training.carve.grouping import assign_with_capacity, balanced_clusters, group_neurons
 from deepseek.training.carve.routing import fit_router
 from model_cases import CASES
-from model_reference import randomise
-
-SPLIT = CarveConfig(experts=6, shared=2, active=3)
-DENSE = {
-    "llama": replace(CASES["llama-tied-no-bias"], intermediate_size=64),
-    "qwen2": replace(CASES["qwen2"], intermediate_size=64),
-    "qwen3": replace(CASES["qwen3"], attention_output_bias=False, intermediate_size=64),
-}
-
-
-def dense_model(config: ModelConfig) -> Model:
-    model = Model(config).eval()
-    randomise(model, 1)
-    return model
 
 
 def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found - wanted).norm() / wanted.norm())
-
-
-def windows(config: ModelConfig, count: int = 8) -> torch.Tensor:
-    return torch.randint(0, config.vocab_size, (count, 32), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("name", DENSE)

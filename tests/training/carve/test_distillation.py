@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_carve import DENSE, SPLIT, dense_model, windows
+from carve_models import DENSE, SPLIT, dense_model, windows
 from torch import Tensor
 
 from deepseek.errors import ConfigError

@@ -5,7 +5,7 @@
 `carve` splits, `upcycle` copies. Why it is done in this way, and what it costs, is in docs/decisions/019-carving.md.
 """
 
-from deepseek.training.carve.carve import CarveConfig, Carving, carve
+from deepseek.training.carve.carving import CarveConfig, Carving, carve
 from deepseek.training.carve.upcycle import upcycle
 
 __all__ = ["CarveConfig", "Carving", "carve", "upcycle"]

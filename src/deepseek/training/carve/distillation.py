@@ -38,7 +38,7 @@ class DistilConfig:
     minutes: float
     batch: int = 4
     learning_rate: float = 1e-3
-    router_learning_rate: float = 1e-3
+    router_learning_rate: float = 3e-4
     warm_up: float = 0.03
     save_minutes: float = 3.0
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _STRONGEST = 4  # one neuron in so many counts as firing at a token
-_FEATURES = 4096  # tokens that a neuron's pattern is made of
+_FEATURES = 2048  # tokens that a neuron's pattern is made of
 _ROUNDS = 12
 
 

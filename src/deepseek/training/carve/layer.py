@@ -16,16 +16,11 @@ from deepseek.models.mlp import Mlp
 from deepseek.training.carve.grouping import Grouping
 from deepseek.training.carve.target import stored_router
 
-_SOFTNESS = 0.5  # of the spread of logits: how far from the threshold the router still gets a gradient
+_SOFTNESS = 0.5  # in spreads of logits: how far from the threshold the router still gets a gradient
 
 
 class CarvedMlp(nn.Module):
-    """down(mask * silu(gate(x)) * up(x)), the mask 1 on shared neurons and on those of the `active` best experts.
-
-    spread: standard deviation of the router's logits over the calibration text.
-    """
-
-    spread: Tensor
+    """down(mask * silu(gate(x)) * up(x)), the mask 1 on shared neurons and on those of the `active` best experts."""
 
     def __init__(self, dense: Mlp, grouping: Grouping, active: int) -> None:
         super().__init__()
@@ -34,7 +29,6 @@ class CarvedMlp(nn.Module):
         self.up_proj = nn.Parameter(dense.up_proj.weight.detach()[order_i].clone())
         self.down_proj = nn.Parameter(dense.down_proj.weight.detach()[:, order_i].clone())
         self.router = nn.Linear(self.gate_proj.shape[1], grouping.experts)
-        self.register_buffer("spread", torch.ones(()))
         self.shared, self.width, self.active = grouping.shared, grouping.width, active
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,19 +55,20 @@ class CarvedMlp(nn.Module):
             open_ = torch.zeros_like(logits).scatter(-1, logits.topk(self.active, dim=-1).indices, 1.0)
         if not torch.is_grad_enabled():
             return open_
-        soft = torch.sigmoid((logits - threshold) / (_SOFTNESS * self.spread))
+        soft = torch.sigmoid((logits - threshold) / _SOFTNESS)
         return open_ + (soft - soft.detach())
 
     def set_router(self, weight_em: Tensor, bias_e: Tensor, x_nm: Tensor) -> None:
-        """x: the layer's inputs over the calibration text, of which the spread of logits is taken."""
+        """x: the layer's inputs over the calibration text, over which logits get a spread of 1 and a mean of 0."""
         with torch.no_grad():
-            self.router.weight.copy_(weight_em)
-            self.router.bias.copy_(bias_e)
-            self.spread.copy_(self.router(x_nm).std())
+            logits_ne = x_nm @ weight_em.T + bias_e
+            spread = logits_ne.std().clamp(min=1e-12)
+            self.router.weight.copy_(weight_em / spread)
+            self.router.bias.copy_((bias_e - logits_ne.mean()) / spread)
 
     def checkpoint_tensors(self) -> dict[str, Tensor]:
         """The tensors of a mixture-of-experts layer by their names after `mlp.`."""
-        weight_em, bias_e = stored_router(self.router.weight.detach(), self.router.bias.detach(), float(self.spread))
+        weight_em, bias_e = stored_router(self.router.weight.detach(), self.router.bias.detach())
         tensors = {"gate.weight": weight_em, "gate.e_score_correction_bias": bias_e}
         for name, tensor in self._matrices():
             if self.shared:

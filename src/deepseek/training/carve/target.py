@@ -7,7 +7,6 @@ weights, while the order of the logits, and of the correction biases beside them
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from deepseek.config import ModelConfig, MoeConfig
@@ -47,11 +46,7 @@ def check_dense(dense: ModelConfig) -> None:
         raise ConfigError("sliding_window has no place in the carved model's layout (glm4_moe)")
 
 
-def stored_router(weight_em: Tensor, bias_e: Tensor, spread: float) -> tuple[Tensor, Tensor]:
-    """Router weights and correction biases as the checkpoint holds them, of logits x @ weight + bias.
-
-    spread: the standard deviation of those logits over real text.
-    """
-    scale = LOGIT_SIZE / max(spread, torch.finfo(torch.float32).tiny)
+def stored_router(weight_em: Tensor, bias_e: Tensor) -> tuple[Tensor, Tensor]:
+    """Router weights and correction biases as the checkpoint holds them, of logits x @ weight + bias of spread 1."""
     # The sigmoid's slope at 0 is a quarter: a bias that is added to the score counts four times that in the logit.
-    return weight_em * scale, (bias_e * (scale / 4)).float()
+    return weight_em * LOGIT_SIZE, (bias_e * (LOGIT_SIZE / 4)).float()
