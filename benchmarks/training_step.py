@@ -3,10 +3,11 @@
 Run: python benchmarks/training_step.py [--rounds 5]        Prints one JSON line; needs `dev`.
 Workload: 62M parameters (hidden 384, 8 layers, 32 experts of 192 with 4 active and 1 shared, 1 dense layer first,
 vocabulary 8,192) in bf16, batch 8 x 512 random tokens; forward, backward and PyTorch's fused AdamW on both sides, and
-on ours loss-free balancing, sequence-wise loss and the report of load as well. Each side lives in a process of its own,
-of which the peak of resident memory is reported, beside what it held once the model was built. A round is a step of
-each and a bf16 matrix product of 2,048 x 2,048 between them; ratios and shares are medians of the rounds'. FLOPs are
-those of the model's matrix products and causal attention, three times the forward pass.
+on ours loss-free balancing, sequence-wise loss, the report of load and `keep_freed_memory` as well, as the trainer has
+them. Each side lives in a process of its own, of which the peak of resident memory is reported, beside what it held
+once the model was built. A round is a step of each and a bf16 matrix product of 2,048 x 2,048 between them; ratios and
+shares are medians of the rounds'. FLOPs are those of the model's matrix products and causal attention, three times the
+forward pass.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from deepseek.config import MlaConfig, ModelConfig, MoeConfig, RopeConfig
 from deepseek.families import config_to_hf
 from deepseek.training.balance import RoutingTraining
 from deepseek.training.loss import language_model_loss
+from deepseek.training.memory import keep_freed_memory
 
 BATCH, LENGTH, LEARNING_RATE, PRODUCT = 8, 512, 3e-4, 2048
 MLA = MlaConfig(q_lora_rank=192, kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64)
@@ -47,6 +49,7 @@ Step = Callable[[torch.Tensor], float]
 def ours(threads: int) -> tuple[int, Step]:
     """Parameters, and one step over (batch, length + 1) tokens that returns the loss."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     model = AutoModel.from_config(CONFIG, dtype="bfloat16", seed=0, std=0.02)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     routing = RoutingTraining(model)

@@ -79,21 +79,52 @@ def test_a_killed_server_breaks_its_streams_and_says_the_same_again(tiny_folder:
 
 
 def test_weights_cut_while_they_are_mapped(tiny_folder: Path, tmp_path: Path) -> None:
-    """The process may die of it, but never answers from what is not there, and the next start mends the store."""
+    """The process says why and ends, never by a signal nor with a wrong answer; the next start mends the store."""
     folder = tmp_path / "cut"  # of its own: this process may have mapped the store of the other one
+    shutil.copytree(tiny_folder, folder)
+    store, log = store_path(folder, "f32"), tmp_path / "log"
+    with (
+        served(folder, log=log) as (process, address),
+        httpx.Client(base_url=address, timeout=60) as client,
+    ):
+        good = client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"]
+        os.truncate(store, 4096)
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            client.post(TEXT, json={**LONG, "max_tokens": 20, "prompt": "another"})
+        assert process.wait(60) == 1
+        assert "error: a file of weights cannot be read any more" in log.read_text()
+    with served(folder) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
+        assert client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"] == good
+
+
+def test_weights_that_are_replaced_by_renaming_stay_as_they_were(tiny_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "replaced"
     shutil.copytree(tiny_folder, folder)
     store = store_path(folder, "f32")
     with served(folder) as (process, address), httpx.Client(base_url=address, timeout=60) as client:
-        good = client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"]
-        os.truncate(store, 4096)
-        try:
-            answer = client.post(TEXT, json={**LONG, "max_tokens": 20, "prompt": "another"})
-            assert answer.status_code in (200, 500)
-            process.kill()
-        except (httpx.RemoteProtocolError, httpx.ReadError):
-            assert process.wait(60) == -signal.SIGBUS
-    with served(folder) as (_, address), httpx.Client(base_url=address, timeout=60) as client:
-        assert client.post(TEXT, json={**LONG, "max_tokens": 20}).json()["choices"][0]["text"] == good
+        ask = {**LONG, "max_tokens": 20}
+        good = client.post(TEXT, json=ask).json()["choices"][0]["text"]
+        other = store.with_suffix(".other")
+        other.write_bytes(b"\0" * 8192)
+        other.replace(store)
+        assert client.post(TEXT, json={**ask, "cache_salt": "x"}).json()["choices"][0]["text"] == good
+        assert process.poll() is None
+
+
+def test_a_database_that_cannot_be_read(tiny_folder: Path, tmp_path: Path) -> None:
+    """Who needs it gets a typed error; answers go on."""
+    with live(tiny_engine(tiny_folder), data_dir=str(tmp_path), response_store=str(tmp_path / "kept.sqlite")) as server:
+        kept = server.post("/v1/responses", {"input": "a", "max_output_tokens": 2}).json()["id"]
+        server.client.post("/v1/files", data={"purpose": "batch"}, files={"file": ("a", b"x")}).raise_for_status()
+        for path in tmp_path.iterdir():
+            if path.suffix != ".lock":
+                with path.open("r+b") as file:
+                    file.write(b"\xff" * path.stat().st_size)
+        for answer in (server.client.get("/v1/files"), server.client.get(f"/v1/responses/{kept}")):
+            assert answer.status_code == 500, answer.text
+            assert answer.json()["error"]["code"] == "storage"
+        assert server.chat("hi", max_tokens=2).status_code == 200
+        assert server.post("/v1/responses", {"input": "a", "store": False, "max_output_tokens": 2}).status_code == 200
 
 
 def test_no_descriptors_left(tiny_folder: Path) -> None:

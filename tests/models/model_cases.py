@@ -89,6 +89,9 @@ V3_GROUPS = replace(
     routed_scaling_factor=2.3,
     n_shared_experts=1,
 )
+CARVED = replace(
+    V3_GROUPS, n_group=1, topk_group=1, norm_topk_prob=False, routed_scaling_factor=2.0, first_k_dense_replace=0
+)
 INDEXER = IndexerConfig(index_n_heads=3, index_head_dim=20, index_topk=9)
 
 
@@ -122,6 +125,8 @@ CASES: dict[str, ModelConfig] = {
     "v3-one-group": _v3(replace(V3_GROUPS, n_group=1, topk_group=1, num_experts_per_tok=5)),
     "v3-aligned-experts": _v3(replace(V3_GROUPS, moe_intermediate_size=16, first_k_dense_replace=2)),
     "v3-yarn-factor": _v3(rope=replace(YARN_MLA, mscale=None, mscale_all_dim=None)),
+    "glm4": _dense("glm4_moe", head_dim=12, attention_bias=True, qk_norm=True, moe=V3_GROUPS),
+    "glm4-carved": _dense("glm4_moe", tie_word_embeddings=True, moe=CARVED),
     "v32": _latent("deepseek_v32", q_lora_rank=14, moe=V3_GROUPS, indexer=INDEXER, rope=YARN_MLA),
     "v32-plain": _latent(
         "deepseek_v32",

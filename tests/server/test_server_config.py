@@ -3,6 +3,7 @@
 import re
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -65,8 +66,21 @@ def test_help_names_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     text = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output)
     for each in fields(ServerConfig):
         assert f"--{each.name.replace('_', '-')}" in text
-    for spelling in ("-t ", "-c ", "-np ", "-ctk", "--model-path", "(default: 8000)", "127.0.0.1)"):
+    for spelling in ("-t ", "-c,", "-np,", "-ctk", "--model-path", "[8000]", "[127.0.0.1]", "which is 4 GiB]"):
         assert spelling in text
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_help_cuts_no_name_at_any_width(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", CliRunner().invoke(app, ["serve", "--help"]).output).splitlines()
+    assert max(map(len, lines)) <= columns
+    assert not any("…" in line for line in lines)
+    words = {word.rstrip(",") for line in lines for word in line.split()}
+    assert {f"--{each.name.replace('_', '-')}" for each in fields(ServerConfig)} <= words
+    assert "[auto]" in words  # no markup
+    panels = [found[1] for line in lines if (found := re.match(r"╭─ (.+?) ─*╮", line))]
+    assert panels == ["Arguments", "Options", *dict.fromkeys(each.metadata["panel"] for each in fields(ServerConfig))]
 
 
 def test_the_command_line_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +93,41 @@ def test_the_command_line_becomes_settings(monkeypatch: pytest.MonkeyPatch) -> N
     assert result.exit_code == 0, result.output
     (config,) = seen
     assert (config.model, config.threads, config.max_model_len, config.max_num_seqs) == ("model.gguf", 3, 4096, 5)
-    assert (config.kv_cache_dtype, config.enable_prefix_caching, config.api_key) == ("f16", False, ("a", "b"))
+    assert (config.engine_settings()["kv_cache_dtype"], config.enable_prefix_caching, config.api_key) == (
+        "f16",
+        False,
+        ("a", "b"),
+    )
     assert CliRunner().invoke(app, ["serve", "a", "--model-path", "b"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        ({}, "auto"), ({"kv_cache_dtype": "int8"}, "int8"), ({"cache_type_k": "f16"}, "f16"),
+        ({"cache_type_k": "q8_0", "cache_type_v": "q8_0"}, "int8"),
+        ({"cache_type_v": "f16", "kv_cache_dtype": "f16"}, "f16"),
+    ],
+)  # fmt: skip
+def test_llama_cpps_names_of_cache_types(given: dict[str, Any], dtype: str) -> None:
+    assert ServerConfig(**given).engine_settings()["kv_cache_dtype"] == dtype
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cache_type_k": "q8_0"}, "cache_type_v is f16, but keys and values have one type here: give both"),
+        ({"cache_type_k": "f16", "cache_type_v": "q8_0"}, "cache_type_k is f16 and cache_type_v is q8_0"),
+        ({"cache_type_k": "q4_0", "cache_type_v": "q4_0"}, "cache_type_k must be one of f16, q8_0, not 'q4_0'"),
+        (
+            {"cache_type_k": "f16", "kv_cache_dtype": "int8"},
+            "kv_cache_dtype is int8, cache_type_k .* f16: give one kind",
+        ),
+    ],
+)
+def test_cache_types_that_do_not_agree(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ServerConfig(**given)
 
 
 def test_names_for_the_api() -> None:

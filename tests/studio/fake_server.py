@@ -1,7 +1,8 @@
 """Speaks the server's API from a script, so that the page can be shown what a real model rarely says.
 
 The last user message chooses the script: "hold" sends three tokens and waits for `release`, "drop" breaks off
-after three, "refuse" is refused, "long" stops at the token limit; anything else that is in SCRIPTS; else PLAIN.
+after three, "refuse" is refused, "long" stops at the token limit, "tools" calls two; anything else that is in
+SCRIPTS; else PLAIN.
 Run it to develop the page: python tests/studio/fake_server.py [PORT]
 """
 
@@ -55,7 +56,27 @@ HOSTILE = """Hello <script>window.hacked = 1</script><img src=x onerror="window.
 <form action="/stolen"><input name="a" onfocus="window.hacked = 8" autofocus></form>
 <a href="data:text/html,<script>1</script>">data</a>
 """
+FORMULAS = r"""The roots of $ax^2 + bx + c = 0$ cost \$5, or $5 and $6:
+
+$$
+x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}
+$$
+
+Also \(\alpha_i \ne \beta_j\) and
+
+\[ \sum_{i=1}^{n} i = \frac{n(n+1)}{2} \]
+
+`$not_maths$` and $\frac{1$ are not."""
+HOSTILE_FORMULAS = r"""$\href{javascript:window.hacked=1}{x}$ $\url{javascript:window.hacked=2}$
+$\includegraphics{/stolen.png}$ $\htmlStyle{display:none}{x}$ $\htmlData{a=b}{y}$
+$\def\x{\x\x}\x$ $\rule{9999em}{9999em}$
+
+$<img src=x onerror="window.hacked = 3">$ and $$\text{<script>window.hacked = 4</script>}$$
+
+$" onmouseover="window.hacked = 5$ $\class{x}{y}$ end"""
 SCRIPTS = {
+    "formulas": ("", FORMULAS),
+    "hostile formulas": ("", HOSTILE_FORMULAS),
     "hostile": (HOSTILE, HOSTILE),
     "think": ("First I look at the question. Then I count: seven times six is 42.", "The answer is **42**."),
 }
@@ -210,6 +231,9 @@ class Handler(BaseHTTPRequestHandler):
         if body.get("continue_final_message"):
             words = [("content", word) for word in pieces_of(" and so it goes on.")]
         finish = "stop"
+        if question == "tools" and body["messages"][-1]["role"] == "user":
+            self.call(["paris", "rome"])
+            return
         if question == "long" and not body.get("continue_final_message"):
             words, finish = words[:5], "length"
         for place, (kind, word) in enumerate(words):
@@ -237,6 +261,18 @@ class Handler(BaseHTTPRequestHandler):
             "prompt_tokens_details": details,
         }
         self.event({"choices": [], "usage": usage})
+        self.end_stream()
+
+    def call(self, cities: list[str]) -> None:
+        """A call of `weather` for each city, its arguments in pieces."""
+        for index, city in enumerate(cities):
+            text = json.dumps({"city": city, "days": [1, 2]})
+            first = {"index": index, "id": f"call-{city}", "type": "function"}
+            parts: list[dict[str, Any]] = [{**first, "function": {"name": "weather", "arguments": ""}}]
+            parts += [{"index": index, "function": {"arguments": piece}} for piece in (text[:9], text[9:])]
+            for part in parts:
+                self.event({"choices": [{"index": 0, "delta": {"tool_calls": [part]}, "finish_reason": None}]})
+        self.event({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
         self.end_stream()
 
     def begin_stream(self) -> None:

@@ -9,12 +9,14 @@ import typer
 from deepseek import __version__
 from deepseek.cli.batch import batch
 from deepseek.cli.bench import bench
+from deepseek.cli.carve import carve
 from deepseek.cli.chat import chat
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
 from deepseek.cli.data import data
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
+from deepseek.cli.long_help import LongHelpCommand
 from deepseek.cli.models import models
 from deepseek.cli.pack import pack
 from deepseek.cli.perplexity import perplexity
@@ -52,7 +54,7 @@ def _options(
 
 app.command()(chat)
 app.command()(generate)
-app.command()(serve)
+app.command(cls=LongHelpCommand)(serve)
 app.command()(batch)
 app.command()(info)
 app.command()(models)
@@ -60,6 +62,7 @@ app.command()(pull)
 app.command()(convert)
 app.command()(data)
 app.command()(train)
+app.command()(carve)
 app.command()(pack)
 app.command()(verify)
 app.command()(bench)
@@ -73,6 +76,13 @@ def main() -> None:
         app()
     except DeepseekError as error:
         err.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=not err.is_terminal)
+        raise SystemExit(1) from None
+    except MemoryError as error:
+        err.print(
+            f"[bold red]error:[/] not enough memory ({_plain(error) or 'none left'}): raise the limit, choose "
+            "a smaller --quantize, or a smaller cache (--kv-cache-bytes, --max-model-len, --max-num-seqs)",
+            soft_wrap=not err.is_terminal,
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         err.print("interrupted")

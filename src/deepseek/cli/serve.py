@@ -51,6 +51,7 @@ def run(config: ServerConfig) -> None:
     from deepseek.engine.engine import Engine
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.server.app import build_app
+    from deepseek.server.bus_errors import end_clearly_on_bus_errors
     from deepseek.server.run import Server
 
     wanted = config.model or DEFAULT_MODEL
@@ -59,6 +60,7 @@ def run(config: ServerConfig) -> None:
     with progress_bars() as report:
         path = resolve(wanted, revision=config.revision, report=report).path
         engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
+    end_clearly_on_bus_errors()
     app = build_app(config, engine, short_name(wanted), recommended_for(config, path))
     Server(app, config, lambda address: _tell(app.state.service, address)).run()
 
@@ -97,7 +99,9 @@ def _signature() -> inspect.Signature:
     """MODEL, --config, then an option for each setting."""
     parameters = [
         _parameter("name", options.ModelName),
-        _parameter(_CONFIG, Annotated[Path | None, typer.Option("--config", help="YAML file of settings.")]),
+        _parameter(
+            _CONFIG, Annotated[Path | None, typer.Option("--config", help="YAML file of settings.", metavar="FILE")]
+        ),
     ]
     for each in fields(ServerConfig):
         kind = SETTING_TYPES[each.name]
@@ -106,7 +110,7 @@ def _signature() -> inspect.Signature:
             help=_help(each),
             rich_help_panel=each.metadata["panel"],
             show_default=False,
-            metavar=_metavar(kind),
+            metavar=each.metadata["takes"] or _metavar(each.name, kind),
         )
         parameters.append(_parameter(each.name, Annotated[_plain_type(kind), option]))
     return inspect.Signature(parameters)
@@ -125,16 +129,26 @@ def _plain_type(kind: Any) -> Any:
     """What Typer parses: texts for choices, which ServerConfig checks; None where nothing was given."""
     if get_origin(kind) is tuple:
         return list[str] | None
-    if get_origin(kind) is Literal:
-        return str | None
-    bare = next((option for option in get_args(kind) if option is not type(None)), kind)
-    return bare | None
+    bare = _bare(kind)
+    return str | None if get_origin(bare) is Literal else bare | None
 
 
-def _metavar(kind: Any) -> str | None:
+def _bare(kind: Any) -> Any:
+    """The type without `| None`."""
     if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    return None
+        return kind
+    return next((option for option in get_args(kind) if option is not type(None)), kind)
+
+
+def _metavar(name: str, kind: Any) -> str | None:
+    """What the help calls the value; None for switches, which take none."""
+    if kind is bool:
+        return None
+    if get_origin(bare := _bare(kind)) is Literal:
+        return "|".join(get_args(bare))
+    if name.endswith(("_bytes", "_seconds")):
+        return name.rpartition("_")[2].upper()
+    return "N"
 
 
 def _help(setting: "Field[Any]") -> str:
@@ -142,8 +156,20 @@ def _help(setting: "Field[Any]") -> str:
     default = setting.default
     if default in (None, (), ""):
         return str(setting.metadata["help"])
-    shown = {True: "on", False: "off"}[default] if isinstance(default, bool) else default
-    return f"{setting.metadata['help']} (default: {shown})"
+    return f"{setting.metadata['help']} [{_shown(setting.name, default)}]"
+
+
+def _shown(name: str, default: Any) -> str:
+    """`on`, `8000`, `30`, `16777216, which is 16 MiB`."""
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    if name.endswith("_bytes"):
+        return (
+            f"{default}, which is {default >> 20} MiB"
+            if default < 1 << 30
+            else f"{default}, which is {default >> 30} GiB"
+        )
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 serve.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,11 +1,11 @@
 """From files to a runner: the packed store, and how much memory and how many threads it gets."""
 
-import os
 from pathlib import Path
 
 from deepseek.checkpoint.packed import ensure_packed
 from deepseek.config import ModelConfig
 from deepseek.engine.engine_config import EngineConfig
+from deepseek.engine.free_memory import free_memory
 from deepseek.engine.runner import CpuRunner, block_bytes
 from deepseek.errors import ConfigError
 from deepseek.kernels.attention import TILE_ROWS
@@ -37,7 +37,7 @@ def load_runner(
         )
     predicts = _predicts(model, config)
     bytes_a_block = block_bytes(model, config.cache_code_bytes, predicts=predicts)
-    kv_bytes = config.kv_cache_bytes or _default_kv_bytes(config, length, bytes_a_block)
+    kv_bytes = _kv_bytes(config, length, bytes_a_block)
     bits = config.activation_bits or (16 if store.data.nbytes < SMALL_MODEL_BYTES else 8)
     return CpuRunner(
         store,
@@ -75,18 +75,17 @@ def _predicts(model: ModelConfig, config: EngineConfig) -> bool:
     return model.num_nextn_predict_layers > 0
 
 
-def _default_kv_bytes(config: EngineConfig, length: int, bytes_a_block: int) -> int:
-    """What all sequences at full length would fill, but no more than a share of the memory that is free."""
-    wanted = config.max_num_seqs * -(-length // BLOCK) * bytes_a_block
-    return max(bytes_a_block, min(wanted, free_memory() // _SHARE_FOR_KV, _MOST_KV_BYTES))
+def _kv_bytes(config: EngineConfig, length: int, bytes_a_block: int) -> int:
+    """As asked, else what all sequences at full length would fill, but no more than a share of the free memory.
 
-
-def free_memory() -> int:
-    """Bytes that the system can give without swapping; where it does not tell, half of all memory."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    Raises ConfigError for more than there is: the system would kill the process once the cache fills.
+    """
+    free = free_memory()
+    if config.kv_cache_bytes is None:
+        wanted = config.max_num_seqs * -(-length // BLOCK) * bytes_a_block
+        return max(bytes_a_block, min(wanted, free // _SHARE_FOR_KV, _MOST_KV_BYTES))
+    if config.kv_cache_bytes > free:
+        raise ConfigError(
+            f"kv_cache_bytes is {config.kv_cache_bytes}, but only {free} bytes of memory are free: lower it"
+        )
+    return config.kv_cache_bytes

@@ -8,7 +8,7 @@ from typing import Any
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
-from deepseek.families import deepseek, deepseek_v2, deepseek_v3, deepseek_v32, llama, qwen2, qwen3
+from deepseek.families import deepseek, deepseek_v2, deepseek_v3, deepseek_v32, glm4_moe, llama, qwen2, qwen3
 from deepseek.families.family import Family, GgufSource
 from deepseek.families.reader import ConfigReader
 
@@ -16,7 +16,7 @@ __all__ = ["Family", "GgufSource", "config_from_gguf", "config_from_hf", "config
 
 _FAMILIES: dict[str, Family] = {
     module.FAMILY.name: module.FAMILY
-    for module in (llama, qwen2, qwen3, deepseek, deepseek_v2, deepseek_v3, deepseek_v32)
+    for module in (llama, qwen2, qwen3, deepseek, deepseek_v2, deepseek_v3, deepseek_v32, glm4_moe)
 }
 FAMILY_NAMES = tuple(_FAMILIES)
 

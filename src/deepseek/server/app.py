@@ -1,5 +1,6 @@
 """The application: routes, errors and the gate around them."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -39,6 +40,7 @@ from deepseek.server.routes import (
     tokens,
 )
 from deepseek.server.service import Service
+from deepseek.server.warm_up import warm_up
 
 if TYPE_CHECKING:
     from deepseek.engine.engine import Engine
@@ -61,6 +63,7 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(warm_up, studio=config.studio)
         await desk.begin()
         yield
         await desk.close()

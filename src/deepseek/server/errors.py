@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from deepseek.engine.core import EngineFailure, QueueFull
 from deepseek.errors import DeepseekError
+from deepseek.server.exhaustion import exhausted
 
 _KINDS = {
     400: "invalid_request_error",
@@ -27,6 +28,7 @@ _KINDS = {
     503: "unavailable_error",
     504: "timeout_error",
 }
+_EXHAUSTED_SECONDS = 5.0
 _FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+|\[\d+\])*) (?:must|names|cannot|needs?|holds|takes)\b")
 _ENGINE_NAME = re.compile(r"^structured\b")  # what the API calls structured_outputs
 
@@ -79,6 +81,8 @@ def as_api_error(error: Exception, *, retry_after: float = 1.0) -> ApiError:
         return error
     if isinstance(error, QueueFull):
         return ApiError(429, str(error), code="queue_full", retry_after=retry_after)
+    if not isinstance(error, DeepseekError) and (lack := out_of(error)) is not None:
+        return lack
     if isinstance(error, EngineFailure):
         return ApiError(500, "the engine failed to carry out this request; the server's log says why", code="engine")
     if isinstance(error, DeepseekError):
@@ -86,6 +90,14 @@ def as_api_error(error: Exception, *, retry_after: float = 1.0) -> ApiError:
         field = _FIELD.match(message)
         return ApiError(400, message, param=field[1] if field else None)
     return ApiError(500, "the server failed to carry out this request; its log says why", code="internal")
+
+
+def out_of(error: Exception) -> ApiError | None:
+    """The refusal of a request for which the machine has nothing left, if that is what the error comes of."""
+    lack = exhausted(error)
+    if lack is None:
+        return None
+    return ApiError(503, f"the server has run out of {lack}", code="exhausted", retry_after=_EXHAUSTED_SECONDS)
 
 
 def error_response(path: str, error: ApiError) -> Response:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepseek.server.access.access_log import AccessLog, RequestRecord
 from deepseek.server.access.keys import ApiKey, Keyring
+from deepseek.server.access.memory_reserve import MemoryReserve
 from deepseek.server.access.origins import Origins
 from deepseek.server.errors import ApiError, as_api_error, error_response
 
@@ -51,6 +52,7 @@ class Gate:
         self._config = config
         self._keys = keys
         self._log = log
+        self._reserve = MemoryReserve()
         self._origins = Origins(config.host, config.allowed_hosts, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,15 +96,19 @@ class Gate:
                     key.quota.enter()
                 else:
                     key = None
+            if scope["method"] == "POST":
+                self._reserve.check()
             most = self._config.max_file_bytes + _FORM_BYTES if path == _FILES else self._config.max_body_bytes
             limited = BodyLimit(receive, self._config, headers, most)
             await self._app(scope, limited, send)
         except Exception as error:
-            if not isinstance(error, ApiError):
+            told = as_api_error(error)
+            if told.status_code == 503:  # not a bug: no traceback, of which there could be thousands
+                _log.error("request %s was refused: %s", record.request_id, told.message)
+            elif told is not error:
                 _log.exception("request %s failed", record.request_id)
             if send.has_begun:
                 raise
-            told = as_api_error(error)
             record.error = told.code or told.kind
             await error_response(path, told)(scope, receive, send)
         finally:

@@ -7,7 +7,7 @@ request within a step.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ class Wish:
 
     request_id: of the answer, made by the route. record: of the HTTP request, which is told what was used.
     cache_salt: prompts are shared within. experts: "answer": of generated tokens, "all": of the prompt's too.
+    headers: of the HTTP request, for traces.
     """
 
     request_id: str
@@ -38,6 +39,7 @@ class Wish:
     priority: int = 0
     cache_salt: str = ""
     experts: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class Answer:
         self._ends = request.ends
         self._wish = wish
         self._lengths = [0] * request.params.n
+        self._finish: list[str] = []
         self._deadline = time.monotonic() + service.config.request_seconds
 
     @property
@@ -118,9 +121,24 @@ class Answer:
             pulse.stop()
             await self._stream.aclose()
             watch.end(broken_by)
+            self._trace(broken_by)
             record.prompt_tokens += self.prompt_tokens
             record.cached_tokens += self.cached_tokens
             record.generated_tokens += self.generated_tokens
+
+    def _trace(self, broken_by: BaseException | None) -> None:
+        tracing = self._service.tracing
+        if tracing is not None:
+            wish = self._wish
+            tracing.answered(
+                wish.record.path,
+                wish.headers,
+                wish.request_id,
+                self.params,
+                self._stream.metrics,
+                self._finish,
+                broken_by,
+            )
 
     async def aclose(self) -> None:
         """End an answer whose `steps` were never begun."""
@@ -145,6 +163,7 @@ class Answer:
                     delta.logprobs.append((event.token_id, event.logprob, event.top_logprobs))
         for delta in deltas.values():
             if delta.finish_reason is not None:
+                self._finish.append(delta.finish_reason)
                 self._wish.record.finish.append(delta.finish_reason)
             if self._wish.experts is not None:
                 self._add_routing(delta)

@@ -1,4 +1,10 @@
-"""Responses that are kept, so that the next one can go on from them: in memory, or in an SQLite file."""
+"""Responses that are kept, so that the next one can go on from them: in memory, or in an SQLite file of their own.
+
+Not in the file of batches, though both are SQLite: that file has one writer at a time, which storing 200 MB or
+beginning 50,000 lines occupies for seconds, and the end of every chat would wait for it. Nor are conversations
+written to a disk unless somebody asks for that, and they may be lost with the machine's power, which answers to
+batches may not.
+"""
 
 import os
 import sqlite3
@@ -6,6 +12,7 @@ import threading
 from pathlib import Path
 
 from deepseek.errors import ConfigError
+from deepseek.server.storage_faults import storage_faults
 
 _VERSION = 1
 _SCHEMA = """
@@ -39,8 +46,8 @@ class ResponseStore:
         self._bytes: dict[str, int] = dict(rows)
 
     def put(self, tenant: str, response_id: str, response: bytes, items: bytes) -> None:
-        """The newest is kept whatever its length."""
-        with self._lock, self._database:
+        """The newest is kept whatever its length. As all methods, raises ApiError where the disk is full or fails."""
+        with storage_faults(), self._lock, self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute(
                 "INSERT INTO responses (id, tenant, response, items) VALUES (?, ?, ?, ?)",
@@ -68,7 +75,7 @@ class ResponseStore:
 
     def delete(self, tenant: str, response_id: str) -> bool:
         """Whether it was there."""
-        with self._lock:
+        with storage_faults(), self._lock:
             row = self._database.execute(
                 f"DELETE FROM responses WHERE tenant = ? AND id = ? RETURNING {_SIZE}", (tenant, response_id)
             ).fetchone()
@@ -81,7 +88,7 @@ class ResponseStore:
             self._database.close()
 
     def _column(self, name: str, tenant: str, response_id: str) -> bytes | None:
-        with self._lock:
+        with storage_faults(), self._lock:
             row = self._database.execute(
                 f"SELECT {name} FROM responses WHERE tenant = ? AND id = ?", (tenant, response_id)
             ).fetchone()

@@ -16,93 +16,141 @@ from deepseek.engine.engine_config import CacheDtype, EngineConfig, Speculation,
 from deepseek.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
-MODEL, ENGINE, ADDRESS, ACCESS, LIMITS, CHAT = "Model", "Engine", "Address", "Access", "Limits", "Chat"
-BATCHES = "Files and batches"
+MODEL, ENGINE, BATCHING, CHAT, HTTP = "Model", "Engine", "Batching and cache", "Chat", "HTTP"
+ACCESS, LIMITS, STORE, LOGS = (
+    "Keys and access",
+    "Limits",
+    "Responses, files and batches that are kept",
+    "Logs and traces",
+)
+"""Panels of the help, in the order of the first setting of each."""
 AccessLog = Literal["auto", "json", "off"]
+CacheType = Literal["f16", "q8_0"]
+_CACHE_DTYPES: dict[str, CacheDtype] = {"f16": "f16", "q8_0": "int8"}
 GenerationConfig = Literal["auto", "off"]
 _ENGINE_DEFAULTS = {each.name: each.default for each in fields(EngineConfig)}
 _MOST_FILE_BYTES = 1 << 20
 
 
-def _setting(default: Any, panel: str, help: str, *also: str) -> Any:
-    """also: further spellings on the command line, such as llama.cpp's."""
-    return field(default=default, metadata={"panel": panel, "help": help, "also": also})
+def _setting(default: Any, panel: str, help: str, *also: str, takes: str | None = None) -> Any:
+    """also: further spellings on the command line, such as llama.cpp's. takes: what the help calls the value."""
+    return field(default=default, metadata={"panel": panel, "help": help, "also": also, "takes": takes})
 
 
-def _secret(default: Any, panel: str, help: str) -> Any:
+def _secret(default: Any, panel: str, help: str, *, takes: str) -> Any:
     """A setting that is never printed."""
-    return field(default=default, repr=False, metadata={"panel": panel, "help": help, "also": ()})
+    return field(default=default, repr=False, metadata={"panel": panel, "help": help, "also": (), "takes": takes})
 
 
-def _engine(name: str, help: str, *also: str) -> Any:
+def _engine(name: str, panel: str, help: str, *also: str, takes: str | None = None) -> Any:
     """A setting that is EngineConfig's, default included."""
-    return field(default=_ENGINE_DEFAULTS[name], metadata={"panel": ENGINE, "help": help, "also": also, "engine": True})
+    metadata = {"panel": panel, "help": help, "also": also, "takes": takes, "engine": True}
+    return field(default=_ENGINE_DEFAULTS[name], metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerConfig:
     """How a server runs. Raises ConfigError naming the setting."""
 
-    model: str | None = _setting(None, MODEL, "Folder, .gguf file or name, as MODEL.", "--model-path")
-    revision: str | None = _setting(None, MODEL, "Branch, tag or commit of a hub repository.")
+    model: str | None = _setting(None, MODEL, "Folder, .gguf file or name, as MODEL.", "--model-path", takes="MODEL")
+    revision: str | None = _setting(None, MODEL, "Branch, tag or commit of a hub repository.", takes="NAME")
     served_model_name: tuple[str, ...] = _setting(
-        (), MODEL, "Name in the API instead of the model's own; several times for several names."
+        (), MODEL, "Name in the API instead of the model's own; several times for several names.", takes="NAME"
     )
-    chat_template: str | None = _setting(None, CHAT, "A file with a chat template, used instead of the model's own.")
-    generation_config: GenerationConfig = _setting(
-        "auto", CHAT, "Sampling where a request says nothing: as the model's makers recommend, or `off`."
-    )
-    reasoning_parser: str | None = _setting(None, CHAT, "How to find reasoning in answers; `none`: do not look.")
-    tool_call_parser: str | None = _setting(None, CHAT, "How to find tool calls in answers; `none`: do not look.")
 
-    quantize: Quantize = _engine("quantize", "Precision of weights: floats become int8, in large models int4.")
-    threads: int | None = _engine("threads", "Threads that compute; without it one a processor.", "-t")
-    activation_bits: int | None = _engine("activation_bits", "8 is faster, 16 more exact; by default by size.")
-    max_model_len: int | None = _engine(
-        "max_model_len", "Tokens of prompt and answer together; by default what the model takes.", "-c", "--ctx-size"
+    quantize: Quantize = _engine("quantize", ENGINE, "Precision of weights: floats become int8, in large models int4.")
+    threads: int | None = _engine("threads", ENGINE, "Threads that compute; without it one a processor.", "-t")
+    activation_bits: int | None = _engine(
+        "activation_bits", ENGINE, "8 is faster, 16 more exact; by default by the model's size.", takes="8|16"
     )
-    max_num_seqs: int = _engine("max_num_seqs", "Answers that are generated together.", "-np", "--parallel")
-    max_num_batched_tokens: int = _engine("max_num_batched_tokens", "Tokens computed in one step.", "-b")
-    max_queue: int = _engine("max_queue", "Requests that may wait; more get 429.")
-    kv_cache_bytes: int | None = _engine("kv_cache_bytes", "Memory for keys and values; by default by free memory.")
-    kv_cache_dtype: CacheDtype = _engine("kv_cache_dtype", "Type of keys and values.", "-ctk", "--cache-type-k")
-    enable_prefix_caching: bool = _engine("enable_prefix_caching", "Find keys and values of earlier prompts again.")
-    speculation: Speculation = _engine("speculation", "Guess tokens: where it pays, always, or never.")
-    speculative_method: SpeculativeMethod = _engine("speculative_method", "Who guesses: auto takes what the model has.")
+    speculation: Speculation = _engine("speculation", ENGINE, "Guess tokens: where it pays, always, or never.")
+    speculative_method: SpeculativeMethod = _engine(
+        "speculative_method", ENGINE, "Who guesses: auto takes what the model has."
+    )
     record_routing: bool = _setting(True, ENGINE, "Count which experts are used, for metrics and the studio.")
 
-    host: str = _setting("127.0.0.1", ADDRESS, "Address to listen on; 0.0.0.0 for all of this machine.")
-    port: int = _setting(8000, ADDRESS, "Port to listen on; 0 takes a free one.")
-    root_path: str = _setting("", ADDRESS, "Path under which a proxy serves this.")
-    ssl_keyfile: str | None = _setting(None, ADDRESS, "Private key in PEM; with it the server speaks HTTPS.")
-    ssl_certfile: str | None = _setting(None, ADDRESS, "Certificate in PEM.")
-    studio: bool = _setting(True, ADDRESS, "Serve the web page at /.")
-
-    api_key: tuple[str, ...] = _secret((), ACCESS, "Key that clients must give; several times for several keys.")
-    api_key_file: str | None = _setting(None, ACCESS, "YAML file of keys with names, quotas and rate limits.")
-    allowed_hosts: tuple[str, ...] = _setting((), ACCESS, "Further names in the Host header; * for any.")
-    allowed_origins: tuple[str, ...] = _setting((), ACCESS, "Other web pages that may use the API; * for any.")
-    access_log: AccessLog = _setting(
-        "auto", ACCESS, "A JSON line a request on stderr; auto: where that is no terminal."
+    max_model_len: int | None = _engine(
+        "max_model_len", BATCHING, "Tokens of prompt and answer together; by default what the model takes.",
+        "-c", "--ctx-size",
+    )  # fmt: skip
+    max_num_seqs: int = _engine("max_num_seqs", BATCHING, "Answers that are generated together.", "-np", "--parallel")
+    max_num_batched_tokens: int = _engine("max_num_batched_tokens", BATCHING, "Tokens computed in one step.", "-b")
+    max_queue: int = _engine("max_queue", BATCHING, "Requests that may wait; more get 429.")
+    kv_cache_bytes: int | None = _engine(
+        "kv_cache_bytes", BATCHING, "Memory for keys and values; by default by free memory.", takes="BYTES"
+    )
+    kv_cache_dtype: CacheDtype = _engine("kv_cache_dtype", BATCHING, "Type of keys and values.")
+    cache_type_k: CacheType | None = _setting(
+        None, BATCHING, "llama.cpp's name for the type of keys, f16 unless given; must be that of values.", "-ctk"
+    )
+    cache_type_v: CacheType | None = _setting(
+        None, BATCHING, "The same of values. q8_0 has 8 bits a number with factors, as --kv-cache-dtype int8.", "-ctv"
+    )
+    enable_prefix_caching: bool = _engine(
+        "enable_prefix_caching", BATCHING, "Find keys and values of earlier prompts again."
     )
 
-    response_store: str | None = _setting(
-        None, LIMITS, "SQLite file that keeps responses of /v1/responses; without it they are kept in memory."
+    chat_template: str | None = _setting(
+        None, CHAT, "A file with a chat template, used instead of the model's own.", takes="FILE"
     )
-    response_store_bytes: int = _setting(
-        256 << 20, LIMITS, "Length of all responses kept for an API key; the oldest are forgotten."
+    generation_config: GenerationConfig = _setting(
+        "auto", CHAT, "Sampling where a request says nothing: as the model's makers recommend, or off."
+    )
+    reasoning_parser: str | None = _setting(
+        None, CHAT, "How to find reasoning in answers; none: do not look.", takes="NAME"
+    )
+    tool_call_parser: str | None = _setting(
+        None, CHAT, "How to find tool calls in answers; none: do not look.", takes="NAME"
     )
 
-    data_dir: str | None = _setting(None, BATCHES, "Folder for files and batches; by default one in the state folder.")
-    max_file_bytes: int = _setting(200 << 20, BATCHES, "Length of a file.")
-    max_stored_bytes: int = _setting(4 << 30, BATCHES, "Length of all files of an API key together.")
-    max_batch_lines: int = _setting(50_000, BATCHES, "Requests in a batch.")
+    host: str = _setting("127.0.0.1", HTTP, "Address to listen on; 0.0.0.0 for all of this machine.", takes="ADDRESS")
+    port: int = _setting(8000, HTTP, "Port to listen on; 0 takes a free one.")
+    root_path: str = _setting("", HTTP, "Path under which a proxy serves this.", takes="PATH")
+    ssl_keyfile: str | None = _setting(None, HTTP, "Private key in PEM; with it the server speaks HTTPS.", takes="FILE")
+    ssl_certfile: str | None = _setting(None, HTTP, "Certificate in PEM.", takes="FILE")
+    studio: bool = _setting(True, HTTP, "Serve the web page at /.")
+
+    api_key: tuple[str, ...] = _secret(
+        (), ACCESS, "Key that clients must give; several times for several keys.", takes="KEY"
+    )
+    api_key_file: str | None = _setting(
+        None, ACCESS, "YAML file of keys with names, quotas and rate limits.", takes="FILE"
+    )
+    allowed_hosts: tuple[str, ...] = _setting((), ACCESS, "Further names in the Host header; * for any.", takes="NAME")
+    allowed_origins: tuple[str, ...] = _setting(
+        (), ACCESS, "Other web pages that may use the API; * for any.", takes="ORIGIN"
+    )
 
     max_body_bytes: int = _setting(16 << 20, LIMITS, "Length of a request's body.")
     body_seconds: float = _setting(30.0, LIMITS, "Time that a client has to send headers, and again the body.")
     request_seconds: float = _setting(3600.0, LIMITS, "Time from a request to the end of its answer.")
     keep_alive_seconds: float = _setting(10.0, LIMITS, "A silent stream gets a comment so often.")
-    shutdown_timeout: float = _setting(30.0, LIMITS, "On SIGTERM, running answers have so many seconds to end.")
+    shutdown_timeout: float = _setting(
+        30.0, LIMITS, "On SIGTERM, running answers have so many seconds to end.", takes="SECONDS"
+    )
+
+    response_store: str | None = _setting(
+        None,
+        STORE,
+        "SQLite file that keeps responses of /v1/responses; without it they are kept in memory.",
+        takes="FILE",
+    )
+    response_store_bytes: int = _setting(
+        256 << 20, STORE, "Length of all responses kept for an API key; the oldest are forgotten."
+    )
+    data_dir: str | None = _setting(
+        None, STORE, "Folder for files and batches; by default one in the state folder.", takes="FOLDER"
+    )
+    max_file_bytes: int = _setting(200 << 20, STORE, "Length of a file.")
+    max_stored_bytes: int = _setting(4 << 30, STORE, "Length of all files of an API key together.")
+    max_batch_lines: int = _setting(50_000, STORE, "Requests in a batch.")
+
+    access_log: AccessLog = _setting("auto", LOGS, "A JSON line a request on stderr; auto: where that is no terminal.")
+
+    otlp_traces_endpoint: str | None = _setting(
+        None, LOGS, "Where OpenTelemetry traces go, such as http://localhost:4318/v1/traces; extra: telemetry.",
+        takes="URL",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -125,12 +173,34 @@ class ServerConfig:
         for name in ("ssl_keyfile", "ssl_certfile", "chat_template", "api_key_file"):
             path = getattr(self, name)
             _require(path is None or Path(path).is_file(), name, "a file", path)
+        _require(
+            self.otlp_traces_endpoint is None or self.otlp_traces_endpoint.startswith(("http://", "https://")),
+            "otlp_traces_endpoint", "an address such as http://localhost:4318/v1/traces", self.otlp_traces_endpoint,
+        )  # fmt: skip
         _require(all(self.api_key), "api_key", "a text of at least one character", "")
         _require(all(self.served_model_name), "served_model_name", "a text of at least one character", "")
 
     def engine_settings(self) -> dict[str, Any]:
         """Those of EngineConfig, by name."""
-        return {name: getattr(self, name) for name in (*ENGINE_FIELDS, "record_routing")}
+        own = {name: getattr(self, name) for name in (*ENGINE_FIELDS, "record_routing")}
+        return {**own, "kv_cache_dtype": self._cache_dtype()}
+
+    def _cache_dtype(self) -> CacheDtype:
+        """Of keys and values alike, however it was named. Raises ConfigError for names that do not agree."""
+        if self.cache_type_k is None and self.cache_type_v is None:
+            return self.kv_cache_dtype
+        keys, values = self.cache_type_k or "f16", self.cache_type_v or "f16"
+        if keys != values:
+            raise ConfigError(
+                f"cache_type_k is {keys} and cache_type_v is {values}, but keys and values have one type here: "
+                "give both the same, or --kv-cache-dtype alone"
+            )
+        dtype = _CACHE_DTYPES[keys]
+        if self.kv_cache_dtype not in ("auto", dtype):
+            raise ConfigError(
+                f"kv_cache_dtype is {self.kv_cache_dtype}, cache_type_k and cache_type_v are {keys}: give one kind"
+            )
+        return dtype
 
     @classmethod
     def of(

@@ -17,6 +17,7 @@ from deepseek.server.metrics import Metrics
 from deepseek.server.parsing import REASONING, TOOLS, detect
 from deepseek.server.response_store import ResponseStore
 from deepseek.server.token_views import TokenViews
+from deepseek.server.tracing import Tracing
 
 if TYPE_CHECKING:
     from deepseek.engine.engine import Engine
@@ -58,6 +59,8 @@ class Service:
         self.chat_defaults = {**self.sampling_defaults, **_markers_shown(self.tokenizer)}
         self.token_views = TokenViews(self.tokenizer)
         self.metrics = Metrics(engine)
+        endpoint = config.otlp_traces_endpoint
+        self.tracing = None if endpoint is None else Tracing(endpoint, self.model_names[0])
         self.responses = ResponseStore(config.response_store, config.response_store_bytes)
         self.created = int(time.time())
         self.started = time.monotonic()
@@ -105,6 +108,8 @@ class Service:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
         self.responses.close()
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 @dataclass(frozen=True, slots=True)

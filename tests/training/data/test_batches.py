@@ -122,6 +122,8 @@ def test_stages_change_shares_and_length_and_go_on_in_the_epoch(folder: Path) ->
     assert {source_of(row) for step in range(10) for row in batches.at(step)} == {"a"}
     assert Counter(source_of(row) for step in range(10, 20) for row in batches.at(step)) == {"a": 20, "b": 20}
     assert batches.at(20).shape == (1, 65)
+    assert batches.epochs_at(19)["b"] == 18 / 32
+    assert batches.epochs_at(20) == {"a": 0.0, "b": 0.0}  # cut anew
     starts = [int(row[0]) for step in range(20) for row in batches.at(step) if source_of(row) == "a"]
     assert len(starts) == 60  # of the 62 of an epoch
     assert min(b - a for a, b in itertools.pairwise(sorted(starts))) >= 16

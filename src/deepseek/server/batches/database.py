@@ -5,20 +5,18 @@ Everything that belongs together is one transaction, so that a kill at any momen
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from deepseek.errors import ConfigError
-from deepseek.server.errors import ApiError
+from deepseek.server.storage_faults import storage_faults
 
 NAME = "batches.sqlite"
 _VERSION = 1
-_FULL_PAUSE_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE files (
     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, owner TEXT NOT NULL, filename TEXT NOT NULL,
@@ -97,7 +95,10 @@ class Database:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise ConfigError(f"{path}: cannot be opened ({error}); give another --data-dir") from None
     try:
         path.chmod(0o600)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "trusted_schema = OFF"):
@@ -114,21 +115,3 @@ def _opened(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-@contextmanager
-def storage_faults() -> Iterator[None]:
-    """Turn what a full or failing disk does into an ApiError."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-            raise ApiError(
-                507, "the server's disk is full: delete files, or tell whoever runs the server", code="disk_full",
-                retry_after=_FULL_PAUSE_SECONDS,
-            ) from error  # fmt: skip
-        raise ApiError(500, "the server's storage failed; its log says why", code="storage") from error
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.IntegrityError):
-            raise
-        raise ApiError(500, "the server's storage failed; its log says why", code="storage") from error

@@ -15,7 +15,7 @@ from deepseek.server.batches.files import Files
 from deepseek.server.batches.jobs import Jobs
 from deepseek.server.batches.lines import Rules
 from deepseek.server.batches.runner import Runner
-from deepseek.server.errors import ApiError
+from deepseek.server.errors import ApiError, out_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -76,7 +76,9 @@ class Desk:
             ) from None  # fmt: skip
         except ConfigError as error:
             _log.error("%s", error)
-            raise ApiError(500, "the server's storage cannot be opened; its log says why", code="storage") from None
+            raise out_of(error) or ApiError(
+                500, "the server's storage cannot be opened; its log says why", code="storage"
+            ) from None
 
     async def open(self) -> Store:
         """Raises FolderInUse, or ConfigError where the folder cannot be used."""

@@ -50,6 +50,7 @@ def wish_for(
         priority=request.scope.get(PRIORITY, priority),
         cache_salt=f"{tenant_of(request)}\0{cache_salt or ''}",
         experts=experts,
+        headers=request.headers,
     )
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deepseek import __version__
-from deepseek.engine.loading import free_memory
+from deepseek.engine.free_memory import free_memory
 from deepseek.server.expert_metrics import layer_load
 from deepseek.server.metrics import FINISHED
 from deepseek.server.routes.models import expert_shape

@@ -12,6 +12,7 @@ _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
     ".txt": "text/plain; charset=utf-8",
+    ".woff2": "font/woff2",
 }
 
 # Model output is hostile. Should any of it ever reach the page as markup, the browser still runs and loads nothing of
@@ -22,6 +23,7 @@ _POLICY = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self' data: blob:",
+        "font-src 'self'",
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -75,3 +77,9 @@ def _read(name: str) -> StudioFile:
 def studio_file(name: str) -> StudioFile | None:
     """`index.html` is the page; every other name is what follows `/studio/` in its address. None: no such file."""
     return _read(name) if name in _names() else None
+
+
+def read_all() -> None:
+    """Read every file now, so that none has to be opened later."""
+    for name in _names():
+        _read(name)

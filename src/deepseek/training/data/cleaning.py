@@ -36,17 +36,10 @@ def pieces(text: str, limit: int) -> Iterator[str]:
 
     The pieces are of about equal length, so that none is a mere rest.
     """
-    count = -(-len(text) // limit)
     start = 0
-    for left in range(count, 0, -1):
-        aim = -(-(len(text) - start) // left)
-        if left == 1 and aim <= limit:
-            break
-        end = _cut(text, start + aim // 2, start + aim)
-        yield text[start:end].strip("\n")
-        start = end
-    while len(text) - start > limit:  # early cuts can leave more than was planned for
-        end = _cut(text, start + limit // 2, start + limit)
+    while (left := len(text) - start) > limit:
+        aim = left / -(-left // limit)
+        end = _cut(text, start + int(aim / 2), start + min(limit, int(aim * 1.25)))
         yield text[start:end].strip("\n")
         start = end
     yield text[start:].strip("\n")

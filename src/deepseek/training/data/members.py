@@ -7,6 +7,7 @@ is itself compressed (`.gz`, `.dz`, `.xz`, `.bz2`) is opened, and may not grow p
 import bz2
 import io
 import lzma
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -118,10 +119,19 @@ def files_below(path: Path, wanted: Wanted) -> Iterator[Member]:
     if not path.is_dir():
         raise DataError(f"{path}: there is no such file or folder; check path in the recipe")
     home = path.resolve()
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if name not in wanted or not file.is_file() or not file.resolve().is_relative_to(home):
+    for name in names_below(path, wanted):
+        file = path / name
+        if not file.is_file() or not file.resolve().is_relative_to(home):
             continue
         budget.members_left -= 1
         with file.open("rb") as source:
             yield budget.opened(name, budget.read(source, name))
+
+
+def names_below(folder: Path, wanted: Wanted) -> list[str]:
+    """Wanted names in alphabetical order. With `os.walk`: a Path for each of a hundred thousand files takes seconds."""
+    found = []
+    for where, _, files in os.walk(folder):
+        inner = Path(where).relative_to(folder).as_posix()
+        found += [name for file in files if (name := file if inner == "." else f"{inner}/{file}") in wanted]
+    return sorted(found)

@@ -35,6 +35,7 @@ from deepseek.training.data.selection import Fate, Selection, select
 
 REPORT = "report.json"
 CODE = 1  # raise it when reading, cleaning or hashing changes, so that what was prepared before is done again
+_DECIDE_TEXT = ("kind", "members", "exclude", "format", "field", "encoding", "drop_lines")
 _CHINESE = 0.3  # share of Chinese among the letters from which on a document counts as Chinese
 
 
@@ -84,7 +85,7 @@ def _key(*parts: Any) -> str:
 def _read(recipe: DataRecipe, source: SourceConfig, opened: Opened, folder: Path, report: Report) -> None:
     """Members to cleaned documents, unless that was done."""
     minimum, limit = recipe.minimum_of(source), recipe.split_of(source)
-    described = dataclasses.asdict(source) | {"share": None, "held_out": None}
+    described = {name: getattr(source, name) for name in _DECIDE_TEXT}
     key = _key(described, opened.identity, minimum, limit, recipe.duplicates.shingle_words)
     if documents.key_on_disk(folder) == key:
         return
@@ -227,6 +228,7 @@ def _report_of(
     size = int(sizes[stays].sum())
     return {
         "name": source.name,
+        "about": source.about,
         "kind": source.kind,
         "format": source.format,
         "language": source.language,

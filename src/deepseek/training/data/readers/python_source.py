@@ -57,12 +57,11 @@ def docstrings(members: Iterable[Member], source: "SourceConfig") -> Iterator[tu
 def _prose(tree: ast.Module) -> Iterator[str]:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     seen = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(tree):  # a body comes before what is in it
         if isinstance(node, documented) and (doc := ast.get_docstring(node)):
             seen.add(id(node.body[0].value))  # type: ignore[attr-defined]
             yield f"{getattr(node, 'name', '')}\n{doc}".lstrip()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in seen:
-            text = cleandoc(node.value)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in seen:
+            text = cleandoc(node.value) if len(node.value) >= _PROSE_CHARACTERS else ""
             if len(text) >= _PROSE_CHARACTERS and ". " in text:
                 yield text

@@ -18,6 +18,7 @@ export function pieceOf(chunk) {
   return {
     reasoning,
     content,
+    calls: choice.delta?.tool_calls ?? [],
     tokens: tokensOf(choice, reasoning && !content ? "reasoning" : "content"),
     routing: choiceRouting(choice),
     finish: choice.finish_reason ?? null,
@@ -33,6 +34,7 @@ function textPieceOf(chunk) {
   return {
     reasoning: "",
     content: choice.text ?? "",
+    calls: [],
     tokens: tokens.map((text, place) => ({ text, logprob: logprobs[place], channel: "content", top: [] })),
     routing: choiceRouting(choice),
     finish: choice.finish_reason ?? null,

@@ -6,24 +6,26 @@ import { modelNamed } from "../api/models.js";
 import { streamChat } from "../api/generation.js";
 import { ConnectionLost } from "../api/server.js";
 import { chatBody } from "./request.js";
+import { growCalls } from "./tool_calls.js";
 
 function begin(node, partial) {
   node.status = "streaming";
   node.error = null;
   node.finish = null;
-  if (!partial) Object.assign(node, { content: "", reasoning: "", tokens: [] });
+  if (!partial) Object.assign(node, { content: "", reasoning: "", tokens: [], calls: [] });
   node.tokens ??= [];
   // A part that was edited has no tokens of its own: the rest of it would stand alone in the token view.
   if (partial && !node.tokens.length) node.tokens.push({ text: node.content, logprob: null, top: [], channel: "content" });
 }
 
 function add(node, piece, clock) {
-  if (piece.reasoning || piece.content) {
+  if (piece.reasoning || piece.content || piece.calls.length) {
     clock.first ??= performance.now();
     clock.last = performance.now();
   }
   node.reasoning += piece.reasoning;
   node.content += piece.content;
+  if (piece.calls.length) growCalls((node.calls ??= []), piece.calls);
   for (const { text, logprob, top, channel } of piece.tokens) node.tokens.push({ text, logprob, top, channel });
   if (piece.finish) node.finish = piece.finish;
   if (piece.usage) node.usage = piece.usage;

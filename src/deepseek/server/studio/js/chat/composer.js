@@ -1,14 +1,22 @@
 // Where the next message is written.
 
-import { h } from "../dom.js";
+import { fill, h } from "../dom.js";
 import { icon } from "../icons.js";
-import { t } from "../words.js";
+import { say } from "../overlay.js";
+import { number, t } from "../words.js";
+import { chips, MOST_BYTES, MOST_FILES, readAttachment } from "./attachments.js";
 
 const TALLEST = 240; // pixels
 
 export class Composer {
+  #files = [];
+
   constructor(session) {
     this.session = session;
+    this.shelf = h("div", { class: "shelf", hidden: true });
+    this.picker = h("input", { type: "file", multiple: true, hidden: true, tabindex: "-1", onchange: () => this.attach([...this.picker.files]) });
+    const attachLabel = t("attach", { kilobytes: number(MOST_BYTES / 1000) });
+    const attach = h("button", { class: "icon-button attach", type: "button", title: attachLabel, "aria-label": attachLabel, onclick: () => this.pickFiles() }, icon("clip"));
     this.field = h("textarea", { rows: "1", placeholder: t("composer.placeholder"), "aria-label": t("composer.placeholder"), oninput: () => this.fit() });
     this.field.addEventListener("keydown", (event) => {
       // While an input method is open, Enter accepts its candidate.
@@ -24,7 +32,10 @@ export class Composer {
         if (this.session.isRunning()) this.session.stop();
         else this.send();
       },
-    }, this.field, this.button);
+    }, this.shelf, attach, this.picker, this.field, this.button);
+    this.element.addEventListener("paste", (event) => this.#take(event, event.clipboardData?.files));
+    this.element.addEventListener("dragover", (event) => event.preventDefault());
+    this.element.addEventListener("drop", (event) => this.#take(event, event.dataTransfer?.files));
     this.draw();
   }
 
@@ -48,11 +59,49 @@ export class Composer {
     this.field.focus();
   }
 
+  #take(event, files) {
+    if (!files?.length) return;
+    event.preventDefault();
+    this.attach([...files]);
+  }
+
+  pickFiles() {
+    this.picker.value = ""; // the same file may be taken again
+    this.picker.click();
+  }
+
+  /** Reads files; says why where one cannot go along. */
+  async attach(files) {
+    for (const file of files) {
+      try {
+        const read = await readAttachment(file);
+        if (this.#files.length === MOST_FILES) throw new Error(t("attach.many", { count: number(MOST_FILES) }));
+        this.#files.push(read);
+      } catch (error) {
+        say(error.message);
+      }
+    }
+    this.#drawFiles();
+    this.field.focus();
+  }
+
+  #drawFiles() {
+    this.shelf.hidden = !this.#files.length;
+    fill(this.shelf, chips(this.#files, (file) => {
+      this.#files = this.#files.filter((other) => other !== file);
+      this.#drawFiles();
+      this.field.focus();
+    }));
+  }
+
   send() {
     const text = this.field.value;
-    if (!text.trim() || this.session.isRunning()) return;
+    const files = this.#files;
+    if (!(text.trim() || files.length) || this.session.isRunning()) return;
+    this.#files = [];
+    this.#drawFiles();
     this.field.value = "";
     this.fit();
-    this.session.send(text);
+    this.session.send(text, files);
   }
 }

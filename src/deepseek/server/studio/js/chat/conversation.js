@@ -2,8 +2,11 @@
 // the path from the root to its leaf; two panes on one tree are two settings side by side.
 //
 // {id, title, created, updated, nodes: {id: Node}, roots: [id], panes: [{leaf, settings}]}
-// Node: {id, parent, role, content, children: [id], chosen, created} and for answers {reasoning, status, error, finish,
-// model, settings, usage, timing, tokens}
+// Node: {id, parent, role, content, children: [id], chosen, created}, for questions {files: [{name, text}]}, and for answers
+// {reasoning, status, error, finish, model, settings, usage, timing, tokens, calls}
+
+import { checkedAttachments } from "./attachments.js";
+import { checkedCalls } from "./tool_calls.js";
 
 const ROLES = new Set(["user", "assistant"]);
 
@@ -25,7 +28,7 @@ export function addNode(conversation, parent, fields) {
     conversation.nodes[parent].chosen = node.id;
   }
   conversation.updated = Date.now();
-  if (!conversation.title && node.role === "user") conversation.title = titleOf(node.content);
+  if (!conversation.title && node.role === "user") conversation.title = titleOf(node.content || (node.files?.[0]?.name ?? ""));
   return node;
 }
 
@@ -73,6 +76,7 @@ export function checkedConversation(from) {
     if (!ROLES.has(node.role) || !isText(node.content)) throw new Error(`message ${id}`);
     nodes[id] = {
       ...pick(node, ["role", "content", "finish", "model", "settings", "usage"]), ...checkedParts(node),
+      ...(node.role === "user" ? { files: checkedAttachments(node.files) } : { calls: checkedCalls(node.calls) }),
       id, parent: node.parent ?? null, children: [], chosen: null, created: Number(node.created) || Date.now(),
     };
   }

@@ -24,6 +24,7 @@ import { h } from "../dom.js";
 import { icon } from "../icons.js";
 import { copyText } from "../overlay.js";
 import { t } from "../words.js";
+import { dressFormulas, FORMULAS } from "./formulas.js";
 
 const LANGUAGES = { bash, c, cpp, css, diff, go, java, javascript, json, markdown, python, rust, sql, typescript, xml, yaml };
 for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);
@@ -41,6 +42,8 @@ const marked = new Marked({
     image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
   },
 });
+
+marked.use(FORMULAS);
 
 const ALLOWED = {
   ALLOWED_TAGS: [
@@ -91,7 +94,9 @@ export function rendered(text) {
     if (field.type === "checkbox") field.disabled = true;
     else field.remove();
   }
+  const formulas = new Set(dressFormulas(fragment));
   for (const element of fragment.querySelectorAll("[class]")) {
+    if (element.closest(".tex, .tex-block") && formulas.has(element.closest(".tex, .tex-block"))) continue;
     if (!/^language-[\w+#-]+$/.test(element.className)) element.removeAttribute("class");
   }
   for (const table of fragment.querySelectorAll("table")) {

@@ -6,8 +6,10 @@ import { copyText } from "../overlay.js";
 import { number, percent, seconds, t } from "../words.js";
 import { siblings } from "./conversation.js";
 import { openInspector } from "./inspector.js";
+import { chips } from "./attachments.js";
 import { rendered } from "./markdown.js";
 import { tokenView } from "./token_view.js";
+import { callCards } from "./tool_calls.js";
 
 function action(name, label, onclick, more = {}) {
   return h("button", { class: "icon-button small", type: "button", title: label, "aria-label": label, onclick, ...more }, icon(name));
@@ -32,9 +34,25 @@ export class MessageView {
     const streaming = node.status === "streaming";
     this.element.classList.toggle("streaming", streaming);
     this.element.setAttribute("aria-busy", streaming);
-    if (node.role === "user") fill(this.body, h("div", { class: "said" }, node.content));
-    else fill(this.body, this.#thinking(), this.#content(), this.#notice());
+    if (node.role === "user") fill(this.body, node.files?.length > 0 && chips(node.files), node.content && h("div", { class: "said" }, node.content));
+    else this.#drawAnswer();
     fill(this.foot, this.#branches(), this.#actions(), this.#figures());
+  }
+
+  #drawAnswer() {
+    // Drawing anew would take the focus out of a result that is being typed.
+    if (this.body.querySelector(".call-give textarea:focus") && !this.session.isRunning(this.node.id)) return;
+    fill(this.body, this.#thinking(), this.#content(), this.#calls(), this.#notice());
+  }
+
+  #calls() {
+    const { node, session, pane } = this;
+    if (!node.calls?.length) return null;
+    const give = (call, text) => {
+      document.activeElement.blur();
+      session.giveResult(pane, node, call, text);
+    };
+    return callCards(node.calls, node.status === "streaming" ? null : give);
   }
 
   #thinking() {
@@ -51,6 +69,7 @@ export class MessageView {
   #content() {
     const { node } = this;
     if (this.#asTokens) return tokenView(node.tokens ?? []);
+    if (!node.content && node.calls?.length) return null;
     if (!node.content && node.status === "streaming" && !node.reasoning) {
       return h("div", { class: "waiting", role: "status" }, h("span", { class: "hidden-text" }, t("answer.waiting")), h("i"), h("i"), h("i"));
     }
@@ -95,7 +114,7 @@ export class MessageView {
       action("copy", t("copy"), () => copyText(node.content)),
       action("edit", t("edit"), () => this.edit()),
       answer && action("again", t("regenerate"), () => session.regenerate(pane, node)),
-      answer && (node.content || node.reasoning) && action("play", t("continue"), () => session.resume(pane, node)),
+      answer && !node.calls?.length && (node.content || node.reasoning) && action("play", t("continue"), () => session.resume(pane, node)),
       answer && node.tokens?.length > 0 && action("tokens", t("tokens.show"), () => this.toggleTokens(), { "aria-pressed": this.#asTokens }),
       answer && action("code", t("inspect"), () => openInspector(session, node)));
   }
@@ -129,7 +148,7 @@ export class MessageView {
     };
     const save = () => {
       end();
-      if (field.value.trim() && field.value !== this.node.content) this.session.edit(this.pane, this.node, field.value);
+      if ((field.value.trim() || this.node.files?.length) && field.value !== this.node.content) this.session.edit(this.pane, this.node, field.value);
     };
     field.addEventListener("keydown", (event) => {
       if (event.key === "Escape") end();

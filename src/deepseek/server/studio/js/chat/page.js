@@ -119,6 +119,7 @@ export class ChatPage {
       write: () => this.composer.field.focus(),
       sidebar: () => this.setPanel("sidebar"),
       settings: () => this.setPanel("settings"),
+      attach: () => this.composer.pickFiles(),
       compare: () => session.toggleCompare(),
       regenerate: () => idle && session.regenerate(thread.pane, answer.node),
       continue: () => idle && session.resume(thread.pane, answer.node),

@@ -1,19 +1,23 @@
 // From settings and messages to the body of a request, and to the `curl` line that sends the same.
 
 import { apiKey, apiUrl } from "../api/server.js";
+import { withAttachments } from "./attachments.js";
+import { callMessages, toolsProblem } from "./tool_calls.js";
 
 /** What a new conversation starts with. null: the server's default, and the field is not sent. */
 export const DEFAULT_SETTINGS = Object.freeze({
-  model: null, system: "", temperature: null, top_p: null, top_k: null, min_p: null, max_tokens: null, seed: null, stop: "",
-  schema: "", probabilities: true,
+  model: null, system: "", temperature: null, top_p: null, top_k: null, min_p: null, max_tokens: null, thinking_budget: null,
+  seed: null, stop: "", schema: "", tools: "", probabilities: true,
 });
 
+/** open: more than the slider's end may be typed. */
 export const NUMBERS = [
   { name: "temperature", min: 0, max: 2, step: 0.05, usual: 0.7 },
   { name: "top_p", min: 0, max: 1, step: 0.01, usual: 0.95 },
   { name: "top_k", min: 0, max: 200, step: 1, usual: 40 },
   { name: "min_p", min: 0, max: 1, step: 0.01, usual: 0.05 },
-  { name: "max_tokens", min: 1, max: 4096, step: 1, usual: 512 },
+  { name: "max_tokens", min: 1, max: 4096, step: 1, usual: 512, open: true },
+  { name: "thinking_budget", min: 0, max: 4096, step: 1, usual: 512, open: true },
 ];
 
 /** Why `settings.schema` cannot be sent, or null. */
@@ -32,10 +36,16 @@ export function stopStrings(text) {
   return text.split("\n").filter((line) => line !== "").map((line) => line.replace(/\\n/g, "\n").replace(/\\t/g, "\t"));
 }
 
+function messagesOf(node, partial) {
+  const { role, content, reasoning, files, calls } = node;
+  if (role === "user") return [{ role, content: withAttachments(content, files) }];
+  if (calls?.length) return callMessages(node);
+  return [partial && reasoning && !content ? { role, content: "", reasoning_content: reasoning } : { role, content }];
+}
+
 /** `path`: nodes from the root on. `partial`: its last one is an answer that the model should go on with. */
 export function chatBody(settings, path, { partial = false } = {}) {
-  const messages = path.map(({ role, content, reasoning }) =>
-    partial && role === "assistant" && reasoning && !content ? { role, content: "", reasoning_content: reasoning } : { role, content });
+  const messages = path.flatMap((node, place) => messagesOf(node, partial && place === path.length - 1));
   if (settings.system?.trim()) messages.unshift({ role: "system", content: settings.system });
   const body = { model: settings.model, messages, stream: true, stream_options: { include_usage: true } };
   for (const { name } of NUMBERS) if (settings[name] !== null && settings[name] !== undefined) body[name] = settings[name];
@@ -45,6 +55,7 @@ export function chatBody(settings, path, { partial = false } = {}) {
   if (settings.schema?.trim() && !schemaProblem(settings.schema)) {
     body.response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema: JSON.parse(settings.schema) } };
   }
+  if (settings.tools?.trim() && !toolsProblem(settings.tools)) body.tools = JSON.parse(settings.tools);
   if (settings.probabilities !== false) Object.assign(body, { logprobs: true, top_logprobs: 5 });
   if (partial) Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
   return body;

@@ -5,6 +5,7 @@ import { prefer, preference } from "../preferences.js";
 import { addNode, choose, newConversation, pathTo, settle } from "./conversation.js";
 import { answerInto } from "./answer.js";
 import { DEFAULT_SETTINGS } from "./request.js";
+import { isAnswered } from "./tool_calls.js";
 import * as storage from "./storage.js";
 
 const SAVE_GAP = 1000; // milliseconds between saves while an answer comes
@@ -46,7 +47,7 @@ export class Session {
 
   setSetting(name, value) {
     this.settings[name] = value;
-    if (this.active === 0) prefer("generation", { ...this.settings, system: "", schema: "" });
+    if (this.active === 0) prefer("generation", { ...this.settings, system: "", schema: "", tools: "" });
     if (this.conversations.includes(this.current)) this.#save(this.current);
   }
 
@@ -75,11 +76,11 @@ export class Session {
     for (const controller of this.#running.values()) controller.abort();
   }
 
-  /** Sends `text` in every pane; panes that are at the same place share the message. */
-  send(text) {
+  /** Sends `text` in every pane; panes that are at the same place share the message. files: [{name, text}]. */
+  send(text, files = []) {
     const asked = new Map();
     for (const pane of this.current.panes) {
-      if (!asked.has(pane.leaf)) asked.set(pane.leaf, addNode(this.current, pane.leaf, { role: "user", content: text }));
+      if (!asked.has(pane.leaf)) asked.set(pane.leaf, addNode(this.current, pane.leaf, { role: "user", content: text, files }));
       this.#answer(pane, asked.get(pane.leaf).id);
     }
   }
@@ -96,7 +97,7 @@ export class Session {
 
   /** A changed question is asked anew; a changed answer stands beside the old one. */
   edit(pane, node, text) {
-    const fields = node.role === "user" ? { role: "user", content: text } : {
+    const fields = node.role === "user" ? { role: "user", content: text, files: node.files } : {
       role: "assistant", content: text, reasoning: node.reasoning, status: "edited", model: node.model, settings: node.settings,
     };
     const added = addNode(this.current, node.parent, fields);
@@ -105,6 +106,13 @@ export class Session {
       pane.leaf = added.id;
       this.#changed();
     }
+  }
+
+  /** What a call of a tool gave; with all of them known, the model goes on. */
+  giveResult(pane, node, call, text) {
+    call.result = text;
+    if (isAnswered(node)) this.#answer(pane, node.id);
+    else this.#changed();
   }
 
   show(pane, node) {

@@ -5,16 +5,17 @@ import { icon } from "../icons.js";
 import { knownModels, modelNamed } from "../api/models.js";
 import { t } from "../words.js";
 import { DEFAULT_SETTINGS, NUMBERS, schemaProblem } from "./request.js";
+import { toolsProblem } from "./tool_calls.js";
 
 function field(label, hint, ...controls) {
   return h("label", { class: "field" }, h("span", { class: "label" }, h("span", {}, label), hint && h("span", { class: "hint" }, hint)), controls);
 }
 
 /** A number that may be left to the server: the field is then empty, and the slider stands at a usual value. */
-function numberSetting(session, { name, min, max, step, usual }) {
+function numberSetting(session, { name, min, max, step, usual, open }) {
   const value = session.settings[name];
   const slider = h("input", { type: "range", min, max, step, value: value ?? usual, tabindex: "-1", "aria-hidden": "true" });
-  const box = h("input", { type: "number", min, max: name === "max_tokens" ? null : max, step, value: value ?? "", placeholder: t("default"), "aria-label": t(`setting.${name}`) });
+  const box = h("input", { type: "number", min, max: open ? null : max, step, value: value ?? "", placeholder: t("default"), "aria-label": t(`setting.${name}`) });
   const row = h("div", { class: "slider-row" }, slider, box);
   const set = (next) => {
     session.setSetting(name, next);
@@ -42,7 +43,7 @@ function textSetting(session, name, { rows, code = false, problem } = {}) {
   const check = () => {
     const wrong = problem?.(area.value) ?? null;
     complaint.hidden = wrong === null;
-    fill(complaint, wrong === null ? "" : t("setting.schema.problem", { reason: wrong }));
+    fill(complaint, wrong === null ? "" : t(`setting.${name}.problem`, { reason: wrong }));
     area.setAttribute("aria-invalid", wrong !== null);
   };
   area.addEventListener("input", () => {
@@ -96,6 +97,7 @@ export class SettingsPanel {
       seedSetting(session),
       textSetting(session, "stop", { rows: 2, code: true }),
       textSetting(session, "schema", { rows: 5, code: true, problem: schemaProblem }),
+      textSetting(session, "tools", { rows: 4, code: true, problem: toolsProblem }),
       h("label", { class: "check" }, probabilities, t("setting.probabilities")),
       h("button", { class: "button small", type: "button", onclick: () => this.#reset() }, t("settings.reset")));
   }

@@ -1,0 +1,140 @@
+"""A dense model carved: perplexity before and after distillation, and decode speed, at each share of active neurons.
+
+Run: python benchmarks/carve.py --work FOLDER [--minutes 60] [--experts 14 --shared 2 --active 14,10,6] [--control]
+Prints one JSON line. Whatever was measured is kept in FOLDER: given again, it goes on where it was, also within a
+distillation (60 minutes a share). The text to carve and distil on is `carve_text`; perplexity is measured on
+`real_text` (100 windows of 512 tokens, 51,100 scored, float32 in PyTorch), decode speed by the engine (96 tokens, best
+of 3).
+
+--control: the dense model given the same distillation, towards itself. --copies: sparse upcycling, 4 experts 1 active.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from carve_text import training_texts
+from deepseek import AutoModel, AutoTokenizer, hub
+from deepseek.models.decoder import Model
+from deepseek.profiler.engine_side import EngineSide
+from deepseek.profiler.perplexity import text_windows
+from deepseek.profiler.work import Work
+from deepseek.progress import Report
+from deepseek.training.carve import CarveConfig, carve, upcycle
+from deepseek.training.carve.distillation import DistilConfig, Distillation
+from deepseek.training.carve.text import token_windows
+from real_text import english_text
+
+CALIBRATION_WINDOWS = 48
+
+
+class Bench:
+    """Results by name, each computed once and kept."""
+
+    def __init__(self, options: argparse.Namespace, report: Report) -> None:
+        self.options, self.report = options, report
+        self.work: Path = options.work
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.path = hub.resolve(options.model, report=report).path
+        self.tokenizer = AutoTokenizer.from_pretrained(self.path)
+        self.windows = token_windows(training_texts(), self.tokenizer, length=512, seed=0)
+        self.text = torch.tensor(text_windows(english_text(), self.path, most=options.windows))
+        self._file = self.work / "results.json"
+        self.results: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
+
+    def once(self, name: str, measure: Callable[[], Any]) -> Any:
+        if name not in self.results:
+            self.results[name] = measure()
+            partial = self._file.with_suffix(".partial")
+            partial.write_text(json.dumps(self.results, indent=1))
+            partial.replace(self._file)
+        return self.results[name]
+
+    def dense(self, dtype: str = "float32") -> Model:
+        return AutoModel.from_pretrained(self.path, dtype=dtype, device="cpu")
+
+    @torch.inference_mode()
+    def perplexity(self, model: Model) -> float:
+        total, parts = 0.0, self.text.split(4)
+        for number, ids in enumerate(parts):
+            self.report("perplexity", number, len(parts), "batches")
+            losses = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
+            total -= losses.double().sum().item()
+        return math.exp(total / (self.text.shape[0] * (self.text.shape[1] - 1)))
+
+    def decode(self, folder: Path) -> float:
+        """Tokens a second, the best of three."""
+        side, work = EngineSide(folder, threads=None, report=self.report), Work(kind="decode", context=64, count=96)
+        try:
+            side.tune(work)
+            return max(timing.tokens / timing.seconds for timing in (side.run(work) for _ in range(3)))
+        finally:
+            side.close()
+
+    def share(self, active: int) -> dict[str, Any]:
+        options = self.options
+        everything = active == options.experts
+        config = CarveConfig(experts=options.experts, shared=options.shared, active=active, compensate=not everything)
+        name = f"{options.experts}+{options.shared}-{active}"
+        folder = self.work / f"model-{name}"
+        carving = carve(self.dense(), self.windows[:CALIBRATION_WINDOWS], config, report=self.report)
+        found = {"active_share": config.active_share, "active": active}
+        found["perplexity"] = self.once(f"{name} carved", lambda: self.perplexity(carving.to_model()))
+        if options.minutes and not everything:
+            distil = DistilConfig(minutes=options.minutes)
+            run = Distillation(carving.model, self.dense("bfloat16"), self.windows, distil, self.work / name)
+            found["distillation"] = self.once(f"{name} distillation", lambda: run.run(self.report))
+            run.run(self.report)  # already done: reads the state
+            found["distilled_perplexity"] = self.once(f"{name} distilled", lambda: self.perplexity(carving.to_model()))
+        carving.to_model().save_pretrained(folder, self.tokenizer)
+        found["decode_tokens_per_second"] = self.once(f"{name} decode", lambda: self.decode(folder))
+        return found
+
+    def control(self) -> float:
+        student = self.dense()
+        distil = DistilConfig(minutes=self.options.minutes)
+        Distillation(student, self.dense("bfloat16"), self.windows, distil, self.work / "control").run(self.report)
+        return self.perplexity(student)
+
+    def copies(self) -> dict[str, Any]:
+        copied = upcycle(self.dense(), experts=4, active=1)
+        copied.save_pretrained(self.work / "model-copies", self.tokenizer)
+        speed = self.decode(self.work / "model-copies")
+        return {"perplexity": self.perplexity(copied), "decode_tokens_per_second": speed}
+
+
+def main() -> None:
+    from deepseek.cli.console import progress_bars
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--experts", type=int, default=14)
+    parser.add_argument("--shared", type=int, default=2)
+    parser.add_argument("--active", default="14,10,6")
+    parser.add_argument("--windows", type=int, default=100)
+    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--copies", action="store_true")
+    options = parser.parse_args()
+    with progress_bars() as report:
+        bench = Bench(options, report)
+        found: dict[str, Any] = {"benchmark": "carve", "model": options.model, "minutes": options.minutes}
+        found["experts"], found["shared"] = options.experts, options.shared
+        found["dense_perplexity"] = bench.once("dense", lambda: bench.perplexity(bench.dense()))
+        found["dense_decode_tokens_per_second"] = bench.once("dense decode", lambda: bench.decode(bench.path))
+        found["shares"] = [bench.share(int(active)) for active in options.active.split(",")]
+        if options.control:
+            found["control_perplexity"] = bench.once("control", bench.control)
+        if options.copies:
+            found["copies"] = bench.once("copies", bench.copies)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

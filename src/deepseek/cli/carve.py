@@ -1,0 +1,150 @@
+"""`deepseek carve`: a dense model into a mixture of experts."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepseek.cli import options
+from deepseek.cli.console import out, print_json, progress_bars
+from deepseek.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deepseek.models.decoder import Model
+    from deepseek.progress import Report
+    from deepseek.training.carve import Carving
+
+
+def carve(
+    model: Annotated[str, typer.Argument(help="A dense Llama, Qwen 2 or Qwen 3 model: folder, .gguf file or name.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the new model goes; must not exist, see --force.")],
+    text: Annotated[
+        list[Path] | None, typer.Option("--text", help="Text in UTF-8 to fit and distil on; may be given often.")
+    ] = None,
+    experts: Annotated[int | None, typer.Option(min=2, help="Routed experts; by default 14, with --upcycle 4.")] = None,
+    active: Annotated[
+        int | None, typer.Option(min=1, help="Of these a token passes; by default 10, with --upcycle 1.")
+    ] = None,
+    shared: Annotated[int | None, typer.Option(min=0, help="Widths of an expert that every token passes: 2.")] = None,
+    compensate: Annotated[
+        bool, typer.Option(help="Refit outputs to stand in for dropped experts; without it, all on is the dense model.")
+    ] = True,
+    distil_minutes: Annotated[
+        float, typer.Option(min=0, help="Then learn the dense model's predictions for so long; goes on when repeated.")
+    ] = 0,
+    calibration_tokens: Annotated[int, typer.Option(min=1024, help="Of the text, to fit experts and routers.")] = 24576,
+    window: Annotated[int, typer.Option(min=16, help="Tokens of the text that are read together.")] = 512,
+    copies: Annotated[
+        bool, typer.Option("--upcycle", help="No carving: every expert a copy of the whole layer, to be trained.")
+    ] = False,
+    dtype: Annotated[str, typer.Option(help="Type of the saved weights: float32 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
+    revision: options.Revision = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Turn a dense model into a mixture of experts that chat, serve and the experts page use.
+
+    The neurons of each feed-forward layer are grouped by how they fire together on the text; those that nearly always
+    matter are shared, a router chooses among the other groups. A distillation can be stopped and given again: it goes
+    on from its last saved state, in FOLDER.carving, which is removed at the end.
+
+    Examples:
+
+        deepseek carve smollm2 --out smollm2-moe --text book.txt
+
+        deepseek carve smollm2 --out smollm2-moe --text book.txt --text wiki.txt --active 6 --distil-minutes 60
+
+        deepseek carve smollm2 --out smollm2-copies --upcycle --experts 8 --active 2
+    """
+    if out_folder.exists() and any(out_folder.iterdir()) and not force:
+        raise ConfigError(f"{out_folder} is not empty: choose another --out, or give --force to replace what is there")
+    from deepseek.hub import resolve
+    from deepseek.models.auto import AutoModel
+    from deepseek.tokenizer import AutoTokenizer
+
+    with progress_bars() as report:
+        path = resolve(model, revision=revision, report=report).path
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
+        facts: dict[str, Any] = {"path": str(out_folder)}
+        if copies:
+            from deepseek.training.carve import upcycle
+
+            _refuse_with_copies(text, shared, distil_minutes)
+            result = upcycle(dense, experts=experts or 4, active=active or 1, seed=seed)
+        else:
+            from deepseek.training.carve import CarveConfig
+            from deepseek.training.carve import carve as run
+            from deepseek.training.carve.text import token_windows
+
+            given = {"experts": experts, "active": active, "shared": shared}
+            config = CarveConfig(
+                **{name: value for name, value in given.items() if value is not None}, compensate=compensate, seed=seed
+            )
+            windows = token_windows(text or [], tokenizer, length=window, seed=seed)
+            carving = run(dense, windows[: -(-calibration_tokens // window)], config, report=report)
+            facts["active_share"] = config.active_share
+            work = out_folder.with_name(out_folder.name + ".carving")
+            if distil_minutes:
+                teacher = AutoModel.from_pretrained(path, dtype="bfloat16", report=report)
+                facts["distillation"] = _distil(carving, teacher, windows, distil_minutes, work, report)
+            result = carving.to_model()
+        result.to(_dtype(dtype)).save_pretrained(out_folder, tokenizer, report=report)
+        if not copies:
+            _remove(work)
+    _print(facts, result, as_json=as_json)
+
+
+def _distil(
+    carving: "Carving", teacher: "Model", windows: Any, minutes: float, work: Path, report: "Report"
+) -> dict[str, Any]:
+    from deepseek.training.carve.distillation import DistilConfig, Distillation
+
+    return Distillation(carving.model, teacher, windows, DistilConfig(minutes=minutes), work).run(report)
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    from deepseek.models.auto import choose_dtype
+
+    return choose_dtype(name, torch.device("cpu"))
+
+
+def _refuse_with_copies(text: list[Path] | None, shared: int | None, distil_minutes: float) -> None:
+    given = {"--text": text, "--shared": shared, "--distil-minutes": distil_minutes}
+    if wrong := [name for name, value in given.items() if value]:
+        raise ConfigError(
+            f"--upcycle copies the layers as they are: {wrong[0]} says nothing then, leave it out. "
+            "Copies already predict what the dense model predicts; train them with `deepseek train`"
+        )
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _print(facts: dict[str, Any], model: "Model", *, as_json: bool) -> None:
+    from deepseek.families.sizes import model_size
+
+    size, moe = model_size(model.config), model.config.moe
+    assert moe is not None
+    facts |= {"parameters": size.total, "active_parameters": size.active, "experts": moe.n_routed_experts}
+    facts |= {"active": moe.num_experts_per_tok, "shared": moe.n_shared_experts}
+    facts |= {"expert_width": moe.moe_intermediate_size}
+    if as_json:
+        print_json(facts)
+        return
+    out.print(facts["path"], markup=False, soft_wrap=True)
+    out.print(
+        f"{size.total / 1e6:.0f}M parameters, {size.active / 1e6:.0f}M active: {moe.num_experts_per_tok} of "
+        f"{moe.n_routed_experts} experts and {moe.n_shared_experts} shared, {moe.moe_intermediate_size} wide",
+        style="dim",
+        markup=False,
+    )
+    if done := facts.get("distillation"):
+        out.print(f"distilled on {done['tokens']:,} tokens in {done['seconds'] / 60:.1f} minutes", style="dim")

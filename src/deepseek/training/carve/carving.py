@@ -1,0 +1,144 @@
+"""Carving: each feed-forward layer of a dense model into shared and routed experts, fitted on calibration text."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deepseek.config import ModelConfig
+from deepseek.errors import ConfigError
+from deepseek.models.decoder import DecoderLayer, Model
+from deepseek.models.mlp import Mlp
+from deepseek.models.weights import canonical_tensors
+from deepseek.progress import Report, silent
+from deepseek.training.carve.activations import CalibrationStreams
+from deepseek.training.carve.compensation import refit_down
+from deepseek.training.carve.grouping import group_neurons
+from deepseek.training.carve.layer import CarvedMlp, carved_layers
+from deepseek.training.carve.routing import expert_sizes, fit_router
+from deepseek.training.carve.target import carved_config, check_dense
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CarveConfig:
+    """How a layer is divided: into `experts` routed experts and `shared` more of their width that every token passes.
+
+    active: routed experts a token goes through. compensate: refit the output columns to `active`; all experts on then
+    no longer give the dense model back.
+    """
+
+    experts: int = 14
+    shared: int = 2
+    active: int = 10
+    compensate: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.experts < 2 or self.shared < 0:
+            raise ConfigError(f"experts must be at least 2 and shared not negative, not {self.experts}, {self.shared}")
+        if not 1 <= self.active <= self.experts:
+            raise ConfigError(f"active must be from 1 to experts ({self.experts}), not {self.active}")
+
+    @property
+    def active_share(self) -> float:
+        """Of the feed-forward neurons, how many a token goes through."""
+        return (self.active + self.shared) / (self.experts + self.shared)
+
+    def width(self, intermediate_size: int) -> int:
+        """Neurons of an expert. Raises ConfigError unless they come out whole."""
+        parts = self.experts + self.shared
+        if intermediate_size % parts:
+            near = min((n for n in range(2, 257) if intermediate_size % n == 0), key=lambda n: abs(n - parts))
+            raise ConfigError(
+                f"intermediate_size ({intermediate_size}) must be a multiple of experts + shared ({parts}); "
+                f"{near} parts would do"
+            )
+        return intermediate_size // parts
+
+
+class Carving:
+    """A dense model whose MLPs are `CarvedMlp`: it runs, it can be distilled, and it becomes an ordinary model."""
+
+    def __init__(self, model: Model, carve_config: CarveConfig) -> None:
+        self.model = model
+        self.carve_config = carve_config
+
+    def config(self) -> ModelConfig:
+        """Of the carved model."""
+        carve, dense = self.carve_config, self.model.config
+        width = carve.width(dense.intermediate_size)
+        return carved_config(dense, experts=carve.experts, active=carve.active, shared=carve.shared, width=width)
+
+    def set_active(self, active: int) -> None:
+        """Let every token through so many routed experts, as far as this model's forward pass goes."""
+        for mlp in carved_layers(self.model):
+            mlp.active = active
+
+    @torch.no_grad()
+    def to_model(self) -> Model:
+        """The mixture of experts, of the same type: save it with `save_pretrained`."""
+        with torch.device("meta"):
+            carved = Model(self.config())
+        carved.to(self.model.dtype).to_empty(device=self.model.device)
+        sources = self._tensors()
+        for name, target in canonical_tensors(carved).items():
+            target.copy_(sources[name])
+        return carved.eval()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        dense = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
+        tensors = {name: tensor.detach() for name, tensor in dense.items() if ".mlp." not in name}
+        for number, mlp in enumerate(carved_layers(self.model)):
+            at = f"model.layers.{number}.mlp."
+            tensors |= {at + name: tensor for name, tensor in mlp.checkpoint_tensors().items()}
+        return tensors
+
+
+@torch.no_grad()
+def carve(model: Model, windows_wt: Tensor, config: CarveConfig, *, report: Report = silent) -> Carving:
+    """Carve `model`, a float32 one, in place. windows: of the calibration text, 16,000 tokens or more in all.
+
+    Raises ConfigError for a model that cannot be carved, or not into so many parts.
+    """
+    check_dense(model.config)
+    width = config.width(model.config.intermediate_size)
+    model.eval()
+    streams = CalibrationStreams(model, windows_wt)
+    layers = cast(list[DecoderLayer], list(model.main_layers))
+    for number, layer in enumerate(layers):
+        report("carving layers", number, len(layers), "layers")
+        _carve_layer(layer, streams, config, width)
+    report("carving layers", len(layers), len(layers), "layers")
+    return Carving(model, config)
+
+
+def _carve_layer(layer: DecoderLayer, streams: CalibrationStreams, config: CarveConfig, width: int) -> None:
+    dense_nm, carved_nm = streams.enter(layer)
+    dense = cast(Mlp, layer.mlp)
+    down = dense.down_proj.weight
+    activations_ni = _activations(dense, dense_nm)
+    output_nm = activations_ni @ down.T
+    grouping = group_neurons(
+        activations_ni.abs() * down.norm(dim=0),
+        experts=config.experts,
+        shared=config.shared * width,
+        width=width,
+        seed=config.seed,
+    )
+    mlp = CarvedMlp(dense, grouping, config.active)
+    inner_ni = mlp.activations(carved_nm)
+    strength_ni = inner_ni[:, mlp.shared :].abs() * mlp.down_proj[:, mlp.shared :].norm(dim=0)
+    weight_em, bias_e = fit_router(carved_nm, expert_sizes(strength_ni, config.experts))
+    mlp.set_router(weight_em, bias_e, carved_nm)
+    masked_ni = mlp.masked(inner_ni, mlp.open_experts(carved_nm))
+    if config.compensate and config.active < config.experts:
+        wanted_nm = output_nm + streams.lag()
+        mlp.down_proj.copy_(refit_down(mlp.down_proj, masked_ni, wanted_nm))
+    streams.leave(output_nm, masked_ni @ mlp.down_proj.T)
+    layer.mlp = mlp
+
+
+def _activations(mlp: Mlp, x_nm: Tensor) -> Tensor:
+    return torch.mul(F.silu(mlp.gate_proj(x_nm)), mlp.up_proj(x_nm))

@@ -1,0 +1,120 @@
+"""A carved model is the dense one with all experts on, loads everywhere, and its parts do what they claim."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from carve_models import DENSE, SPLIT, dense_model, windows
+
+from deepseek.config import ModelConfig
+from deepseek.errors import ConfigError
+from deepseek.models.auto import AutoModel
+from deepseek.models.decoder import Model
+from deepseek.training.carve import CarveConfig, carve, upcycle
+from deepseek.training.carve.compensation import refit_down
+from deepseek.training.carve.grouping import assign_with_capacity, balanced_clusters, group_neurons
+from deepseek.training.carve.routing import fit_router
+from model_cases import CASES
+
+
+def distance(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize("name", DENSE)
+@torch.no_grad()
+def test_all_experts_on_are_the_dense_model(name: str) -> None:
+    model, ids = dense_model(DENSE[name]), windows(DENSE[name])
+    dense = model(ids).logits
+    carved = carve(model, ids, replace(SPLIT, active=6)).to_model()
+    assert carved.config.family == "glm4_moe"
+    assert distance(carved(ids).logits, dense) < 5e-3
+    part = carve(dense_model(DENSE[name]), ids, SPLIT).to_model()
+    assert distance(part(ids).logits, dense) > 0.1  # half of the experts are not
+
+
+@torch.no_grad()
+def test_the_saved_layout_computes_what_the_carving_does(tmp_path: Path) -> None:
+    config = DENSE["llama"]
+    carving = carve(dense_model(config), windows(config), SPLIT)
+    ids = windows(config, 3)
+    expected = carving.model(ids).logits
+    carving.to_model().save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path, dtype="float32", device="cpu")
+    assert loaded.config == carving.config()
+    errors_bt = (loaded(ids).logits - expected).norm(dim=-1) / expected.norm(dim=-1)
+    assert errors_bt.quantile(0.9) < 5e-3  # the rest is for near ties between experts
+
+
+def test_groups_are_balanced_and_hold_what_fires_together() -> None:
+    generator = torch.Generator().manual_seed(3)
+    on_nc = (torch.rand(400, 4, generator=generator) < 0.25).float()
+    planted_i = torch.arange(4).repeat_interleave(8)[torch.randperm(32, generator=generator)]
+    strength = on_nc[:, planted_i] * (0.5 + torch.rand(400, 32, generator=generator))
+    always = 2 + torch.rand(400, 8, generator=generator)
+    grouping = group_neurons(torch.cat((strength, always), dim=1), experts=4, shared=8, width=8, seed=0)
+    assert grouping.order_i[:8].tolist() == list(range(32, 40))
+    assert sorted(grouping.order_i.tolist()) == list(range(40))
+    for group in grouping.order_i[8:].split(8):
+        assert len(set(planted_i[group].tolist())) == 1
+
+
+def test_clusters_have_one_size_whatever_the_rows_like() -> None:
+    same = torch.ones(24, 5) + 1e-3 * torch.rand(24, 5, generator=torch.Generator().manual_seed(4))
+    assert balanced_clusters(same, 4, 6, seed=0).bincount().tolist() == [6, 6, 6, 6]
+    liking = torch.tensor([[1.0, 0.9], [1.0, 0.1], [1.0, 0.8], [1.0, 0.7]]).numpy()
+    assert assign_with_capacity(liking, 2).tolist() == [1, 0, 1, 0]
+
+
+def test_the_router_learns_a_planted_structure() -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2000, 16, generator=generator) + 0.5
+    planted = torch.randn(6, 16, generator=generator)
+    sizes = x @ planted.T + torch.arange(6.0) + 0.1 * torch.randn(2000, 6, generator=generator)
+    weight, bias = fit_router(x[:1000], sizes[:1000])
+    found = (x[1000:] @ weight.T + bias).topk(2, dim=1).indices.sort(dim=1).values
+    best = sizes[1000:].topk(2, dim=1).indices.sort(dim=1).values
+    assert (found == best).all(dim=1).float().mean() > 0.9
+
+
+def test_compensation_makes_up_for_dropped_neurons() -> None:
+    generator = torch.Generator().manual_seed(6)
+    hidden = torch.randn(2000, 4, generator=generator)
+    activations = torch.tanh(hidden @ torch.randn(4, 24, generator=generator)) + 0.5
+    down = torch.randn(8, 24, generator=generator)
+    masked = activations * (torch.rand(2000, 24, generator=generator) < 0.5)
+    wanted = activations @ down.T
+    refitted = refit_down(down, masked[:1000], wanted[:1000])
+    before, after = (distance(masked[1000:] @ columns.T, wanted[1000:]) for columns in (down, refitted))
+    assert after < 0.7 * before, (before, after)
+
+
+@pytest.mark.parametrize("name", DENSE)
+@torch.no_grad()
+def test_copies_are_the_dense_model(name: str, tmp_path: Path) -> None:
+    model, ids = dense_model(DENSE[name]), windows(DENSE[name], 2)
+    copied = upcycle(model, experts=5, active=2)
+    torch.testing.assert_close(copied(ids).logits, model(ids).logits, rtol=0, atol=1e-3)
+    copied.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path, dtype="float32", device="cpu")
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "split", "message"),
+    [
+        (CASES["v1"], SPLIT, "family 'deepseek' cannot be carved"),
+        (CASES["llama"], SPLIT, "mlp_bias"),
+        (CASES["qwen2-window"], SPLIT, "sliding_window"),
+        (DENSE["llama"], replace(SPLIT, experts=7), r"multiple of experts \+ shared \(9\); 8 parts"),
+    ],
+)
+def test_what_cannot_be_carved_is_refused(config: ModelConfig, split: CarveConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        carve(Model(config), windows(config), split)
+
+
+def test_a_split_must_make_sense() -> None:
+    with pytest.raises(ConfigError, match="active must be from 1 to experts"):
+        CarveConfig(experts=4, active=5)
