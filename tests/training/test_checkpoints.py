@@ -41,7 +41,7 @@ def names(folder: Path) -> set[str]:
 def test_what_is_saved_is_read_back(tmp_path: Path, model: Model) -> None:
     saved = save(tmp_path, model, 7).newest()
     assert saved is not None
-    assert (saved.step, saved.state) == (7, {"step": 7})
+    assert (saved.step, saved.state) == (7, {"step": 7, "names": []})
     targets = {name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}
     read_tensors(saved.path / OPTIMISER, targets)
     assert all(torch.equal(targets[name], tensor) for name, tensor in TENSORS.items())
@@ -54,7 +54,17 @@ def test_the_newest_stay_and_the_named_too(tmp_path: Path, model: Model) -> None
     save(tmp_path, model, 1, 2, keep=2, names=("early",))
     save(tmp_path, model, 3, 40, keep=2)
     assert names(tmp_path) == {"step-00000003", "step-00000040", "early"}
-    assert json.loads((tmp_path / "early" / "state.json").read_text()) == {"step": 2}
+    assert json.loads((tmp_path / "early" / "state.json").read_text())["step"] == 1  # the first of that name
+
+
+def test_a_save_cut_short_after_it_was_whole_is_finished_later(tmp_path: Path, model: Model) -> None:
+    save(tmp_path, model, 1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "_finish", lambda *_: None)
+        save(tmp_path, model, 3, keep=2, names=("final",))
+    assert names(tmp_path) == {"step-00000001", "step-00000002", "step-00000003"}
+    Checkpoints(tmp_path, keep=2).newest()
+    assert names(tmp_path) == {"step-00000002", "step-00000003", "final"}
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "missing", "no hashes", "empty hashes"])
@@ -149,7 +159,8 @@ def test_a_full_disk_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path: Pa
         assert saved is not None
         assert saved.step in (1, 2)
         assert not any(name.startswith(".") for name in names(tmp_path)), "nothing half written stays"
-        shutil.rmtree(tmp_path / "step-00000002", ignore_errors=True)
+        for name in ("step-00000002", "kept"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
     assert len(messages) > 10
     assert all("no space left" in message for message in messages)
     assert names(tmp_path) == {"step-00000001", "step-00000002", "kept"}

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,28 +60,36 @@ class Checkpoints:
         state: Mapping[str, Any],
         *,
         tokenizer: Tokenizer | None = None,
-        names: tuple[str, ...] = (),
+        names: Sequence[str] = (),
         report: Report = silent,
     ) -> Path:
-        """Raises CheckpointError when the disk is full; then all earlier checkpoints are as they were."""
+        """names: it also stays under these, unless there is something already.
+
+        Raises CheckpointError when the disk is full; then all earlier checkpoints are as they were.
+        """
         path = self.folder / f"step-{step:08}"
         with clear_disk_errors(path), self._partial(path.name) as partial:
             model.save_pretrained(partial, tokenizer, report=report)
             with (partial / OPTIMISER).open("xb") as file:
                 _write_tensors(file, tensors)
                 _sync(file)
-            _write_json(partial / STATE, state)
+            _write_json(partial / STATE, {**state, "names": list(names)})
             _write_json(partial / HASHES, {file.name: sha256(file) for file in sorted(partial.iterdir())})
             sync_folder(partial)
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
             sync_folder(self.folder)
+        self._finish(path, names)
+        return path
+
+    def _finish(self, path: Path, names: Sequence[str]) -> None:
+        """What follows once a checkpoint is whole. Cut short, it is done when the run resumes."""
         for name in names:
-            self._keep_as(path, name)
+            if not (self.folder / name).exists():
+                self._keep_as(path, name)
         for _, old in self._steps()[: -self._keep]:
             shutil.rmtree(old)
-        return path
 
     def newest(self, report: Report = silent) -> Saved | None:
         """The newest whole checkpoint, every byte of it checked; damaged ones are moved aside on the way."""
@@ -92,7 +100,9 @@ class Checkpoints:
                 path.rename(aside)
                 report(f"{path.name} is damaged ({fault}); set aside as {aside.name}", 1, 1, "checkpoints")
                 continue
-            return Saved(path=path, step=step, state=json.loads((path / STATE).read_bytes()))
+            state = json.loads((path / STATE).read_bytes())
+            self._finish(path, state["names"])
+            return Saved(path=path, step=step, state=state)
         return None
 
     def _steps(self) -> list[tuple[int, Path]]:

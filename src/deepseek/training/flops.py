@@ -9,7 +9,7 @@ from deepseek.families.sizes import model_size
 from deepseek.families.weights import mtp_weights
 
 PEAK_SIZE = 2048
-_PEAK_ROUNDS = 5
+_PEAK_ROUNDS = 3
 
 
 def training_flops_per_token(config: ModelConfig, sequence_length: int, *, with_mtp: bool) -> float:
@@ -48,7 +48,7 @@ def _active_of_prediction_layer(config: ModelConfig, layer: int) -> int:
 
 
 def matrix_peak(device: torch.device) -> float:
-    """FLOP/s of the machine's bfloat16 matrix product, the best of a few rounds now, in about half a second."""
+    """FLOP/s of the machine's bfloat16 matrix product, the best of a few rounds now, in a fraction of a second."""
     a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, device=device).bfloat16() for _ in range(2))
     best = float("inf")
     for _ in range(_PEAK_ROUNDS):
