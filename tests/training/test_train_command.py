@@ -31,16 +31,16 @@ def test_train_stop_resume_answer(tmp_path: Path, cache: Path, monkeypatch: pyte
     monkeypatch.setenv("DEEPSEEK_CACHE", str(cache))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = tmp_path / "run"
-    process = subprocess.Popen(command("--out", str(run)), stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    told = ""
-    for line in process.stderr:
-        told += line
-        if line.startswith("step "):  # the first one is told at once
-            process.send_signal(signal.SIGTERM)
-            break
-    told += process.stderr.read()
-    assert process.wait() == 128 + signal.SIGTERM
+    with subprocess.Popen(command("--out", str(run)), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = ""
+        for line in process.stderr:
+            told += line
+            if line.startswith("step "):  # the first one is told at once
+                process.send_signal(signal.SIGTERM)
+                break
+        told += process.stderr.read()
+    assert process.returncode == 128 + signal.SIGTERM
     assert "routed experts" in told
     assert "stopped and saved after step" in told
     assert "go on with --resume" in told
