@@ -11,9 +11,7 @@ from torch import Tensor
 
 LEAST_GRANULES = 16  # of an expert with the mean number of tokens: its last one is half empty, a loss of 3 %
 LARGEST_GRANULE = 32
-FULLEST_EVEN = (
-    32  # tokens; measured with 1,024 and 4,096 experts, beyond it the places to spare cost more than they save
-)
+FULLEST_EVEN = 32  # tokens of an expert; beyond it rows to spare cost more than they save (256 to 4,096 experts)
 
 
 class Routing(NamedTuple):
