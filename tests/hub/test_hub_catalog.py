@@ -28,7 +28,8 @@ def test_names_and_sources_stand_once() -> None:
 
 
 def test_every_family_that_runs_has_an_entry() -> None:
-    assert {entry.family for entry in catalog.entries() if entry.runs == "yes"} == set(catalog.RUNNING)
+    made_here = {"glm4_moe"}  # what `deepseek carve` writes; the published ones rotate half of each head
+    assert {entry.family for entry in catalog.entries() if entry.runs == "yes"} == set(catalog.RUNNING) - made_here
 
 
 def test_default_model_is_in_it() -> None:

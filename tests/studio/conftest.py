@@ -32,6 +32,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Iterator[Page]:
     """Errors of scripts, and what the content policy had to forbid, fail the test."""
     made = context.new_page()
+    made.set_default_navigation_timeout(180_000)  # milliseconds: the first page of all, on a busy machine
     wrong: list[str] = []
     made.on("pageerror", lambda error: wrong.append(str(error)))
     made.on(

@@ -40,8 +40,9 @@ class Experts(nn.Module):
             return self._loop(x_nm, routing)
         layouts: dict[ExpertPath, Layout] = {"grouped": "ragged", "batched": "even", "auto": "auto"}
         order = dispatch(routing, layouts[self.path])
+        x_nm, gate_up_eim, down_emi = _in_autocast_type(x_nm, self.gate_up_proj, self.down_proj)
         output_nm: Tensor = _SortedExperts.apply(  # type: ignore[no-untyped-call]
-            x_nm, routing.weights_nk, self.gate_up_proj, self.down_proj, order
+            x_nm, routing.weights_nk, gate_up_eim, down_emi, order
         )
         return output_nm
 
@@ -61,6 +62,14 @@ class Experts(nn.Module):
     def _rows_are_aligned(self) -> bool:
         size = self.down_proj.element_size()
         return all(weight.shape[-1] * size % 16 == 0 for weight in (self.gate_up_proj, self.down_proj))
+
+
+def _in_autocast_type(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """As autocast would have them for a product. Inside of `_SortedExperts` it reaches the forward pass only."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
 class _SortedExperts(torch.autograd.Function):

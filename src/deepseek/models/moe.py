@@ -35,8 +35,11 @@ class Router(nn.Module):
 
     def forward(self, x: Tensor) -> Routing:
         """x: (n, m) or (b, t, m); tokens are numbered over batch and sequence together."""
+        return self.chosen(F.linear(x.reshape(-1, x.shape[-1]).float(), self.weight.float()))
+
+    def chosen(self, logits_ne: Tensor) -> Routing:
+        """The routing for these products of tokens and router."""
         moe = self.moe
-        logits_ne = F.linear(x.reshape(-1, x.shape[-1]).float(), self.weight.float())
         scores_ne = _SCORES[moe.scoring_func](logits_ne)
         with torch.no_grad():
             indices_nk = self._choose(scores_ne)
