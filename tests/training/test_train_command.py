@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepseek.engine.engine import Engine
+from deepseek.models.auto import AutoModel
 from deepseek.sampling import SamplingParams
 from deepseek.tokenizer import AutoTokenizer
 from tiny_runs import PAGES
@@ -85,6 +86,22 @@ def test_train_stop_resume_answer(tmp_path: Path, changes: tuple[str, ...]) -> N
         result = engine.generate(tokenizer.encode("The engine"), params)
     assert not isinstance(result, list)
     assert len(result.token_ids) == 8
+
+
+def test_the_engine_answers_from_a_dense_twin(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    """All of its layers are dense, the prediction layer too, though its configuration describes experts."""
+    done = run(changes, "--out", str(tmp_path / "run"), "--set", "model.kind=dense", "--set", "stage.steps=2")
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "run" / "checkpoints" / "final"
+    prompt = AutoTokenizer.from_pretrained(checkpoint).encode("The engine")
+    params = SamplingParams(max_tokens=8, temperature=0.0, ignore_eos=True)
+    plain = AutoModel.from_pretrained(checkpoint, dtype="float32").generate(prompt, params)
+    with Engine.from_pretrained(str(checkpoint), quantize="f32", activation_bits=16) as engine:
+        result = engine.generate(prompt, params)
+        assert engine.expert_layers == ()
+    assert not isinstance(result, list)
+    assert not isinstance(plain, list)
+    assert result.token_ids == plain.token_ids
 
 
 def test_a_dry_run_prints_what_the_dial_decided(tmp_path: Path, changes: tuple[str, ...]) -> None:
