@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks")
-@pytest.mark.parametrize("lives", [8, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lives", [6, pytest.param(150, marks=pytest.mark.slow)])
 def test_a_killed_run_is_the_same_run(tmp_path: Path, lives: int) -> None:
     data = prepare_pages(tmp_path / "data")
     command = [sys.executable, str(HERE / "killed_runs.py"), str(data), str(tmp_path), str(lives)]

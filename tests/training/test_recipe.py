@@ -93,10 +93,10 @@ def test_our_recipes_can_be_read(path: Path) -> None:
         assert make_plan(read, 8192).steps > 0
 
 
-@pytest.mark.parametrize("size", [1, 3, 10, 20, 60, 120, 400])
+@pytest.mark.parametrize("size", [1, 3, 6, 10, 15, 20, 60, 120, 400])
 def test_the_dial_gives_the_size_it_says(size: float) -> None:
     config = derived_config(size, "moe", vocab_size=8192, context=512)
-    assert model_size(config).total == pytest.approx(size * 1e6, rel=0.25)
+    assert model_size(config).total == pytest.approx(size * 1e6, rel=0.2)
     assert config.mla is not None
     assert config.moe is not None
     widths = (config.hidden_size, config.moe.moe_intermediate_size, config.mla.kv_lora_rank, config.mla.q_lora_rank)

@@ -39,7 +39,7 @@ def tiny_recipe(data: Path, **changes: Mapping[str, Any] | Any) -> Recipe:
     values: dict[str, Any] = {
         "name": "tiny",
         "data": {"folder": str(data)},
-        "model": {"size": 0.5},
+        "model": {"size": 0.5, "config": {"num_hidden_layers": 2}},
         "stage": {"steps": 12, "batch_size": 4, "sequence_length": 32, "learning_rate": 5e-3},
         "training": {"load_every": 4},
         "evaluation": {"every": 6, "batches": 1, "prompts": ["The"], "sample_tokens": 4},

@@ -45,6 +45,7 @@ def train(
 
         deepseek train recipes/tiny-moe.toml --resume
     """
+    from deepseek.training.memory import keep_freed_memory
     from deepseek.training.prepared import prepared_data
     from deepseek.training.recipe import read_recipe
     from deepseek.training.trainer import Trainer
@@ -60,6 +61,7 @@ def train(
         return
     if not as_json:
         _print_facts(trainer)
+    keep_freed_memory()
     watcher = _Watcher()
     try:
         outcome = trainer.run(watcher, resume=resume)

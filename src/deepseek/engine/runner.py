@@ -87,7 +87,9 @@ class CpuRunner:
             latent=config.mla is not None,
         )
         plan = DecoderPlan(builder, config, self._tables, pool, max_model_len=max_model_len)
-        self.routing = RoutingRecord.of(config, max_tokens_per_step) if config.moe is not None else None
+        # V3's shape with every layer dense (a dense twin) has a description of experts, but none to record.
+        routes = any(config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
+        self.routing = RoutingRecord.of(config, max_tokens_per_step) if routes else None
         plan.routing_record = self.routing
         self._states = None
         if self.prediction_layers:

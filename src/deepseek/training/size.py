@@ -22,6 +22,7 @@ LARGEST_LEARNING_RATE = 4e-3
 SMALLEST, LARGEST = 0.5, 20_000.0  # million parameters
 _WIDTH_STEP = 32
 _WIDEST = 4096
+_COARSE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,15 +42,27 @@ def derived_config(size: float, kind: Kind, *, vocab_size: int, context: int) ->
     """
     if not SMALLEST <= size <= LARGEST:
         raise ConfigError(f"size must be between {SMALLEST} and {LARGEST:,.0f} (million parameters), not {size}")
-    parameters = cache(lambda width: model_size(_moe_config(width, vocab_size, context)).total)
-    widths = range(_WIDTH_STEP, _WIDEST + 1, _WIDTH_STEP)
-    above = min(bisect_left(widths, size * 1e6, key=parameters), len(widths) - 1)
-    nearest = min(widths[max(0, above - 1) : above + 1], key=lambda width: abs(parameters(width) - size * 1e6))
-    moe = _moe_config(nearest, vocab_size, context)
+    moe = _nearest(size * 1e6, vocab_size, context)
     return moe if kind == "moe" else dense_twin(moe)
 
 
-def _moe_config(width: int, vocab_size: int, context: int) -> ModelConfig:
+def _nearest(parameters: float, vocab_size: int, context: int) -> ModelConfig:
+    """By width, in steps; where a step is too coarse (the number of experts doubles there), by depth too."""
+    counted = cache(lambda width, deeper: model_size(_moe_config(width, deeper, vocab_size, context)).total)
+    widths = range(_WIDTH_STEP, _WIDEST + 1, _WIDTH_STEP)
+    above = min(bisect_left(widths, parameters, key=lambda width: counted(width, 0)), len(widths) - 1)
+    near = widths[max(0, above - 1) : above + 1]
+
+    def error(shape: tuple[int, int]) -> float:
+        return abs(counted(*shape) / parameters - 1)
+
+    best = min(((width, 0) for width in near), key=error)
+    if error(best) > _COARSE:
+        best = min(((width, deeper) for width in near for deeper in (-1, 0, 1, 2, 3)), key=error)
+    return _moe_config(*best, vocab_size, context)
+
+
+def _moe_config(width: int, deeper: int, vocab_size: int, context: int) -> ModelConfig:
     heads = max(2, width // 64)
     experts = 8 if width < 128 else 16 if width < 256 else 32 if width < 768 else 64
     expert_width = _multiple(width / 2, 32)
@@ -65,7 +78,7 @@ def _moe_config(width: int, vocab_size: int, context: int) -> ModelConfig:
         vocab_size=vocab_size,
         hidden_size=width,
         intermediate_size=_multiple(width * 8 / 3, 64),
-        num_hidden_layers=max(2, round(width / 48)),
+        num_hidden_layers=max(2, round(width / 48) + deeper),
         num_attention_heads=heads,
         num_key_value_heads=heads,
         head_dim=mla.qk_head_dim,

@@ -43,7 +43,7 @@ def _card(service: Service, name: str) -> dict[str, Any]:
 
 def expert_shape(service: Service) -> dict[str, Any] | None:
     moe = service.engine.model_config.moe
-    if moe is None:
+    if moe is None or not service.engine.expert_layers:
         return None
     return {
         "layers": list(service.engine.expert_layers),
