@@ -1,5 +1,6 @@
 """What the optimisers share: float32 master weights, flat pieces that fit the processor's cache, and their state."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ PIECE = 1 << 19  # elements updated at once: what one update reads and writes of
 MASTER = "master"
 
 
-class MasterWeightOptimizer(torch.optim.Optimizer):
+class MasterWeightOptimizer(torch.optim.Optimizer, ABC):
     """An optimiser that computes in float32 whatever the parameters' type.
 
     A parameter of fewer bits has a float32 master in `state[parameter]["master"]`: updates go there, and the parameter
@@ -28,13 +29,13 @@ class MasterWeightOptimizer(torch.optim.Optimizer):
                 state[MASTER] = parameter.detach().float()
             state.update(self.first_state(parameter))
 
+    @abstractmethod
     def first_state(self, parameter: Tensor) -> dict[str, Tensor]:
         """The tensors kept for a parameter besides its master, before the first step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, group: dict[str, Any], gradient_scale: float) -> None:
         """One step for the parameters of `group` that have a gradient."""
-        raise NotImplementedError
 
     def parameters(self) -> Iterator[tuple[dict[str, Any], Parameter]]:
         """Every parameter with its group."""

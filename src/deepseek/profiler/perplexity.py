@@ -65,6 +65,16 @@ def standard_error(losses: Sequence[float]) -> float:
     return perplexity(losses) * spread
 
 
+def text_of(file: Path) -> str:
+    """Raises DeepseekError for a file that cannot be read or is no UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DeepseekError(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise DeepseekError(f"{file} is not UTF-8 text (byte {error.start}); convert it first") from None
+
+
 def text_windows(text_file: Path, model: Path, *, length: int = WINDOW, most: int | None = None) -> list[list[int]]:
     """The windows of a text in the tokens of the model at `model`; of a long text the first `most`.
 
@@ -72,12 +82,7 @@ def text_windows(text_file: Path, model: Path, *, length: int = WINDOW, most: in
     """
     from deepseek.tokenizer import AutoTokenizer
 
-    try:
-        text = text_file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DeepseekError(f"{text_file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DeepseekError(f"{text_file} is not UTF-8 text (byte {error.start}); convert it first") from None
+    text = text_of(text_file)
     tokenizer = AutoTokenizer.from_pretrained(model)
     ids = tokenizer.encode(text, add_special_tokens=False, parse_special=False)
     before, _ = tokenizer.added_around

@@ -275,7 +275,7 @@ def test_a_source_with_nothing_to_train_on_is_an_error(home: Path) -> None:
         (
             'kind = "path"\npath = "prose"',
             'kind = "ftp"\npath = "prose"',
-            "source prose: kind must be one of path, python",
+            r"source\[0\].kind must be one of path, python",
         ),
         ('path = "prose"', 'package = "prose"', "source prose: package goes with wheel"),
         ('path = "prose"\n', 'path = "prose"\ndrop_lines = ["("]\n', "no regular expression"),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepseek.errors import DeepseekError
+from deepseek.profiler.perplexity import text_of
 from deepseek.tokenizer.tokenizer import Tokenizer
 
 
@@ -24,10 +25,6 @@ def token_windows(files: Sequence[Path], tokenizer: Tokenizer, *, length: int, s
 
 
 def _ids(file: Path, tokenizer: Tokenizer) -> Tensor:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise DeepseekError(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise DeepseekError(f"{file} is not UTF-8 text (byte {error.start}); convert it first") from None
-    return torch.tensor(tokenizer.encode(text, add_special_tokens=False, parse_special=False), dtype=torch.int64)
+    return torch.tensor(
+        tokenizer.encode(text_of(file), add_special_tokens=False, parse_special=False), dtype=torch.int64
+    )

@@ -7,13 +7,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, Literal, Self, get_args
 
 from deepseek.errors import ConfigError
+from deepseek.training.tables import build
 
 Kind = Literal["path", "python", "wheel", "sdist", "deb", "npm"]
 PACKAGES: tuple[Kind, ...] = ("wheel", "sdist", "deb", "npm")
-T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -176,7 +176,7 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         _require(
             (self.vocab_size is None) != (self.path is None),
-            "tokenizer needs either vocab_size (to train one) or path (to use one)",
+            "tokenizer.vocab_size (to train one) or tokenizer.path (to use one): give exactly one of them",
         )
         if self.vocab_size is not None:
             _whole("tokenizer.vocab_size", self.vocab_size, 300)
@@ -220,14 +220,12 @@ class DataRecipe:
             "duplicates": DuplicatesConfig,
             "held_out": HeldOutConfig,
         }
-        given: dict[str, Any] = {
-            key: _build(part, values[key], f"{key}.") for key, part in parts.items() if key in values
-        }
+        given: dict[str, Any] = {key: build(part, values[key], key) for key, part in parts.items() if key in values}
         if unknown := sorted(values.keys() - {"source", *parts}):
             raise ConfigError(f"unknown key {unknown[0]}; known are source, {', '.join(parts)}")
         sources = values.get("source", [])
         _require(isinstance(sources, list), "source must be tables, each headed [[source]]")
-        built = tuple(_build(SourceConfig, source, f"source[{place}].") for place, source in enumerate(sources))
+        built = tuple(build(SourceConfig, source, f"source[{place}]") for place, source in enumerate(sources))
         _require("tokenizer" in given, "missing table [tokenizer]")
         return cls(sources=built, folder=folder, **given)
 
@@ -246,14 +244,3 @@ class DataRecipe:
 
     def held_out_of(self, source: SourceConfig) -> float:
         return self.held_out.share if source.held_out is None else source.held_out
-
-
-def _build(cls: type[T], values: Any, where: str) -> T:
-    _require(isinstance(values, Mapping), f"{where.rstrip('.')} must be a table, not {values!r:.60}")
-    fields = {item.name: item for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if unknown := sorted(values.keys() - fields.keys()):
-        raise ConfigError(f"unknown key {where}{unknown[0]}; known are {', '.join(sorted(fields))}")
-    needed = {name for name, item in fields.items() if item.default is dataclasses.MISSING}
-    if missing := sorted(needed - values.keys()):
-        raise ConfigError(f"missing key {where}{missing[0]}")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
