@@ -12,6 +12,7 @@ from rich.console import Console
 from deepseek.cli import console
 
 CONFIGS = Path(__file__).parent.parent / "families" / "configs"
+SMOKE = Path(__file__).parent.parent.parent / "recipes" / "data" / "smoke.toml"
 
 
 def deepseek(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
@@ -42,6 +43,15 @@ def test_generate_as_json_continues_standard_input() -> None:
     assert facts["prompt_tokens"] == 5
 
 
+@pytest.mark.parametrize("words", [("train", "recipes/smoke.toml"), ("carve", "smollm2", "--out", "x")])
+def test_without_pytorch_verbs_say_what_to_install(words: tuple[str, ...]) -> None:
+    script = f"import sys\nsys.modules['torch'] = None\nsys.argv[1:] = {words!r}\nfrom deepseek.cli import main\nmain()"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "error: this needs PyTorch: pip install 'deepseek-framework[train]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -52,6 +62,7 @@ def test_generate_as_json_continues_standard_input() -> None:
         (("generate", "-p", "hi", "--dtype", "float32"), 1, "--dtype means nothing to --backend engine"),
         (("chat", "-p", "hi", "--backend", "torch", "--threads", "2"), 1, "--threads means nothing to --backend torch"),
         (("info", str(CONFIGS)), 1, "no checkpoint here"),
+        (("data", str(SMOKE), "--out", f"{SMOKE}/x"), 1, f"{SMOKE}/x: Not a directory"),
         (("nonsense",), 2, "No such command"),
     ],
 )

@@ -90,9 +90,14 @@ def main() -> None:
     except BrokenPipeError:  # `deepseek models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        err.print(f"[bold red]error:[/] {_plain(error.filename)}: {error.strerror}", soft_wrap=not err.is_terminal)
+        raise SystemExit(1) from None
 
 
-def _plain(error: BaseException) -> str:
+def _plain(error: object) -> str:
     from rich.markup import escape
 
     return escape(str(error))

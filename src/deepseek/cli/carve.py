@@ -7,6 +7,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import out, print_json, progress_bars
+from deepseek.cli.session import require_torch
 from deepseek.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def carve(
 
         deepseek carve smollm2 --out smollm2-copies --upcycle --experts 8 --active 2
     """
+    require_torch()
     if out_folder.exists() and any(out_folder.iterdir()) and not force:
         raise ConfigError(f"{out_folder} is not empty: choose another --out, or give --force to replace what is there")
     from deepseek.hub import resolve

@@ -113,7 +113,7 @@ def open_session(wanted: Wanted) -> Session:
     from deepseek.tokenizer import AutoTokenizer
 
     if wanted.backend == "torch":
-        _require_torch()
+        require_torch()
     with progress_bars() as report:
         path = resolve(wanted.model or DEFAULT_MODEL, revision=wanted.revision, report=report).path
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -154,7 +154,8 @@ def read_prompt(prompt: str | None) -> str | None:
     return prompt
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Raises DeepseekError with the mend where PyTorch is not installed."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:

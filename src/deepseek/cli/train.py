@@ -9,6 +9,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import LOG_EVERY_SECONDS, err, out, print_json, progress_bars
+from deepseek.cli.session import require_torch
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -45,6 +46,7 @@ def train(
 
         deepseek train recipes/tiny-moe.toml --resume
     """
+    require_torch()
     from deepseek.training.memory import keep_freed_memory
     from deepseek.training.prepared import prepared_data
     from deepseek.training.recipe import read_recipe
