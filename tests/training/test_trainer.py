@@ -36,7 +36,7 @@ def test_a_run_learns_and_says_so(whole: Path) -> None:
     assert [line["tokens"] for line in log] == [128 * step for step in range(1, 13)]
     assert log[-1]["loss"] < log[0]["loss"] - 0.5
     assert all(line["loss"] == pytest.approx(line["main_loss"] + 0.3 * line["mtp_loss"]) for line in log)
-    assert all(0 < line["peak_share"] < 1 and line["tokens_per_second"] > 0 for line in log)
+    assert all(line["peak_share"] > 0 and line["tokens_per_second"] > 0 for line in log)
     loads = [line["layers"] for line in log if "layers" in line]
     assert len(loads) == 3
     assert {load["layer"] for load in loads[0]} == {1, 2}

@@ -152,9 +152,10 @@ class TrainingTable:
     activations are computed again in the backward pass instead of kept, in all layers or only in
     gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's memory. load_every: steps
     between two records of every expert's load. max_rollbacks: how many batches may be left out because something was
-    not finite. tensorboard: event files too.
+    not finite. tensorboard: event files too. device: as PyTorch names it; null: CUDA where there is one, else the CPU.
     """
 
+    device: str | None = None
     precision: Precision = "bfloat16"
     mtp_weight: float = 0.3
     gradient_checkpointing: bool = False

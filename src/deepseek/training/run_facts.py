@@ -14,7 +14,9 @@ from deepseek.training.plan import Plan
 from deepseek.training.recipe import Recipe
 
 
-def run_facts(recipe: Recipe, plan: Plan, *, matrix_peak: float, started: str | None) -> dict[str, Any]:
+def run_facts(
+    recipe: Recipe, plan: Plan, *, device: torch.device, matrix_peak: float, started: str | None
+) -> dict[str, Any]:
     """matrix_peak: FLOP/s, see `flops`. started: of the run, if it is resumed."""
     size = model_size(plan.config)
     return {
@@ -33,6 +35,7 @@ def run_facts(recipe: Recipe, plan: Plan, *, matrix_peak: float, started: str | 
         "machine": {
             "processor": _processor(),
             "cores": os.cpu_count(),
+            "device": str(device),
             "threads": torch.get_num_threads(),
             "matrix_peak": matrix_peak,
             "torch": torch.__version__,

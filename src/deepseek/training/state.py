@@ -21,6 +21,7 @@ from deepseek.optim.master_weights import MasterWeightOptimizer
 from deepseek.optim.muon import Muon
 from deepseek.training.balance import RoutingTraining
 from deepseek.training.checkpoints import OPTIMISER, random_state, read_tensors, restore_random_state
+from deepseek.training.device import training_device
 from deepseek.training.recipe import OptimizerTable, Recipe
 
 DTYPES = {
@@ -38,7 +39,7 @@ class TrainingState:
     def __init__(self, recipe: Recipe, config: ModelConfig, *, accumulates: bool) -> None:
         """accumulates: gradients are summed over micro-batches, which is done in float32."""
         torch.manual_seed(recipe.seed)
-        self.model = _first_model(recipe, config)
+        self.model = _first_model(recipe, config, training_device(recipe.training.device))
         layers = recipe.training.gradient_checkpointing_layers
         self.model.gradient_checkpointing = recipe.training.gradient_checkpointing if layers is None else layers
         self.model.offload_checkpoints = recipe.training.offload_checkpoints
@@ -114,7 +115,7 @@ def fill_model(model: Model, path: Path) -> None:
                 fill(targets[name], checkpoint.raw(name))
 
 
-def _first_model(recipe: Recipe, config: ModelConfig) -> Model:
+def _first_model(recipe: Recipe, config: ModelConfig, device: torch.device) -> Model:
     dtype = DTYPES[recipe.training.precision]
     table = recipe.model
     if table.start_from is None:
@@ -123,8 +124,8 @@ def _first_model(recipe: Recipe, config: ModelConfig) -> Model:
         from deepseek import hub
 
         with open_checkpoint(hub.resolve(table.start_from).path) as checkpoint:
-            model = with_config(load(checkpoint, dtype=dtype, device=torch.device("cpu")), config)
-    return model.train()
+            model = with_config(load(checkpoint, dtype=dtype, device=device), config)
+    return model.to(device).train()
 
 
 def _optimizers(model: Model, table: OptimizerTable) -> tuple[MasterWeightOptimizer, ...]:

@@ -4,7 +4,6 @@ A stage begins, a run resumes and a roll-back happens in one way: the state is b
 So each of them gives the numbers of a run that was never interrupted.
 """
 
-import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from deepseek.tokenizer import AutoTokenizer
 from deepseek.tokenizer.tokenizer import Tokenizer
 from deepseek.training.checkpoints import Checkpoints
 from deepseek.training.data import Batches
+from deepseek.training.device import peak_memory, training_device
 from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.needle import needle_recall, plant_in_batch
@@ -55,6 +55,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path, data: Path, *, report: Report = silent) -> None:
         """data: the folder that `deepseek data` prepared."""
         self.recipe, self.run_folder, self._data, self._report = recipe, RunFolder(folder), data, report
+        self._device = training_device(recipe.training.device)
         self._mixture = mixture_of(recipe.data, data)
         first = self._batches(recipe.stage.sequence_length, 1)
         self._data_fingerprint = first.fingerprint
@@ -78,9 +79,10 @@ class Trainer:
             except Timeout:
                 raise DeepseekError(f"{run.path}: another process trains in this folder") from None
             stop = stop or stack.enter_context(StopRequest())
-            self._peak = matrix_peak(torch.device("cpu"))
+            self._peak = matrix_peak(self._device)
             started = run.read_run().get("started")
-            run.write_run(run_facts(self.recipe, self.plan, matrix_peak=self._peak, started=started))
+            facts = run_facts(self.recipe, self.plan, device=self._device, matrix_peak=self._peak, started=started)
+            run.write_run(facts)
             step = -1
             while step < self.plan.steps and stop.signal is None:
                 step = self._begin(watcher)
@@ -195,7 +197,7 @@ class Trainer:
             "seconds": seconds,
             "tokens_per_second": speed,
             "peak_share": speed * flops / self._peak,
-            "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_bytes": peak_memory(self._device),
         }
         if step % self.recipe.training.load_every == 0:
             record["layers"] = [asdict(load) for load in result.loads]
