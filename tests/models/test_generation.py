@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from deepseek.errors import ConfigError, GenerationError
-from deepseek.models.auto import AutoModel, choose_dtype
+from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
+from deepseek.models.device import choose_dtype
 from deepseek.sampling import SamplingParams
 from model_cases import CASES
 from model_reference import randomise
@@ -188,7 +189,7 @@ def test_a_missing_device_or_type_is_named() -> None:
 
 @pytest.mark.parametrize(("has_bfloat16", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_auto_takes_the_faster_type(has_bfloat16: bool, chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepseek.models.auto._cpu_has_bfloat16", lambda: has_bfloat16)
+    monkeypatch.setattr("deepseek.models.device._cpu_has_bfloat16", lambda: has_bfloat16)
     assert choose_dtype("auto", torch.device("cpu")) == chosen
     assert choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
 

@@ -14,6 +14,7 @@ from deepseek.models.decoder import Model
 from deepseek.models.moe import MoE
 from deepseek.training import trainer as trainer_module
 from deepseek.training.stop import StopRequest
+from deepseek.training.trainer import Trainer
 from tiny_runs import Listener, lines, numbers, prepare_pages, tiny_recipe, train, weights
 
 
@@ -300,3 +301,19 @@ def test_without_tensorboard_the_message_says_what_to_install(
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match=r"pip install 'deepseek-framework\[tensorboard\]'"):
         train(tiny_recipe(data, training={"tensorboard": True}), tmp_path)
+
+
+def test_a_run_keeps_the_precision_that_it_began_with(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(data, training={"precision": "auto"}, stage={"steps": 2})
+
+    def on(has_bfloat16: bool) -> str:
+        monkeypatch.setattr("deepseek.models.device._cpu_has_bfloat16", lambda: has_bfloat16)
+        return Trainer(recipe, tmp_path / "run", data).recipe.training.precision
+
+    assert on(has_bfloat16=False) == "float32"
+    assert on(has_bfloat16=True) == "bfloat16"
+    on(has_bfloat16=False)
+    train(recipe, tmp_path / "run")
+    assert on(has_bfloat16=True) == on(has_bfloat16=False)

@@ -89,7 +89,7 @@ def carve(
             facts["active_share"] = config.active_share
             work = out_folder.with_name(out_folder.name + ".carving")
             if distil_minutes:
-                teacher = AutoModel.from_pretrained(path, dtype="bfloat16", report=report)
+                teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
                 facts["distillation"] = _distil(carving, teacher, windows, distil_minutes, work, report)
             result = carving.to_model()
         result.to(_dtype(dtype)).save_pretrained(out_folder, tokenizer, report=report)
@@ -109,7 +109,7 @@ def _distil(
 def _dtype(name: str) -> Any:
     import torch
 
-    from deepseek.models.auto import choose_dtype
+    from deepseek.models.device import choose_dtype
 
     return choose_dtype(name, torch.device("cpu"))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from deepseek.errors import ConfigError
+from deepseek.models.device import fast_dtype
 from deepseek.optim.master_weights import MASTER, MasterWeightOptimizer, with_gradients
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # the steepest start that still converges to about 1 (Jordan et al.)
@@ -73,20 +74,23 @@ class Muon(MasterWeightOptimizer):
                 parameter.copy_(master)
 
     def _momentum(self, parameter: Parameter, group: dict[str, Any], gradient_scale: float) -> Tensor:
-        """The Nesterov update in bfloat16; its size does not matter, for what follows divides by it."""
+        """The Nesterov update; its size does not matter, for what follows divides by it."""
         assert parameter.grad is not None
         gradient = parameter.grad.float() * gradient_scale
         mean = self.state[parameter]["momentum"].lerp_(gradient, 1 - group["momentum"])
-        return gradient.lerp_(mean, group["momentum"]).bfloat16()
+        return gradient.lerp_(mean, group["momentum"]).to(fast_dtype(gradient.device))
 
 
 def orthogonalised(x_nrc: Tensor, iterations: int) -> Tensor:
-    """Every matrix with its singular values moved to about 1 (between 0.7 and 1.2), by Newton-Schulz in bfloat16."""
+    """Every matrix with its singular values moved to about 1 (between 0.7 and 1.2), by Newton-Schulz.
+
+    In bfloat16, which is exact enough, where the device is fast at it.
+    """
     a, b, c = COEFFICIENTS
     tall = x_nrc.shape[-2] > x_nrc.shape[-1]
-    x_nrc = (x_nrc.mT if tall else x_nrc).bfloat16()
+    x_nrc = (x_nrc.mT if tall else x_nrc).to(fast_dtype(x_nrc.device))
     norms_n11 = torch.linalg.vector_norm(x_nrc, dim=(-2, -1), keepdim=True, dtype=torch.float32)
-    x_nrc = x_nrc / (norms_n11 + 1e-7).bfloat16()
+    x_nrc = x_nrc / (norms_n11 + 1e-7).to(x_nrc.dtype)
     for _ in range(iterations):
         gram_nrr = x_nrc @ x_nrc.mT
         mixed_nrr = torch.baddbmm(gram_nrr, gram_nrr, gram_nrr, beta=b, alpha=c)

@@ -7,6 +7,7 @@ import torch
 from deepseek.config import ModelConfig
 from deepseek.families.sizes import model_size
 from deepseek.families.weights import mtp_weights
+from deepseek.models.device import fast_dtype
 
 PEAK_SIZE = 2048
 _PEAK_ROUNDS = 3
@@ -48,8 +49,9 @@ def _active_of_prediction_layer(config: ModelConfig, layer: int) -> int:
 
 
 def matrix_peak(device: torch.device) -> float:
-    """FLOP/s of the machine's bfloat16 matrix product, the best of a few rounds now, in a fraction of a second."""
-    a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, device=device).bfloat16() for _ in range(2))
+    """FLOP/s of a matrix product in the device's fastest type, the best of a few rounds now, in a second at most."""
+    dtype = fast_dtype(device)
+    a, b = (torch.randn(PEAK_SIZE, PEAK_SIZE, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(_PEAK_ROUNDS):
         begun = time.perf_counter()

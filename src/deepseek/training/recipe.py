@@ -18,7 +18,7 @@ from deepseek.training.balance import BalanceConfig, CapacityConfig
 from deepseek.training.size import Kind
 from deepseek.training.tables import build, plain
 
-Precision = Literal["bfloat16", "float32", "float16", "fp8"]
+Precision = Literal["auto", "bfloat16", "float32", "float16", "fp8"]
 OptimizerName = Literal["adamw", "muon"]
 
 
@@ -146,17 +146,19 @@ class OptimizerTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingTable:
-    """What holds for the whole run. precision: of weights and products; float32 masters are kept for all but float32.
+    """What holds for the whole run.
 
-    fp8 is emulated (see `optim.fp8`). mtp_weight: of the prediction layers' loss (V3: 0.3). gradient_checkpointing:
-    activations are computed again in the backward pass instead of kept, in all layers or only in
-    gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's memory. load_every: steps
-    between two records of every expert's load. max_rollbacks: how many batches may be left out because something was
-    not finite. tensorboard: event files too. device: as PyTorch names it; null: CUDA where there is one, else the CPU.
+    device: as PyTorch names it (cpu, cuda:0); auto: the accelerator if there is one. precision: of weights and
+    products; float32 masters are kept for all but float32; fp8 is emulated (see `optim.fp8`); auto: bfloat16, but
+    float32 on a CPU that would have to imitate it, and a run keeps what it began with. mtp_weight: of the prediction
+    layers' loss (V3: 0.3). gradient_checkpointing: activations are computed again in the backward pass instead of kept,
+    in all layers or only in gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's
+    memory. load_every: steps between two records of every expert's load. max_rollbacks: how many batches may be left
+    out because something was not finite. tensorboard: event files too.
     """
 
-    device: str | None = None
-    precision: Precision = "bfloat16"
+    device: str = "auto"
+    precision: Precision = "auto"
     mtp_weight: float = 0.3
     gradient_checkpointing: bool = False
     gradient_checkpointing_layers: tuple[int, ...] | None = None

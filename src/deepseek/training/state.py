@@ -11,6 +11,7 @@ from deepseek.checkpoint.checkpoint import open_checkpoint
 from deepseek.config import ModelConfig
 from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
+from deepseek.models.device import choose_device
 from deepseek.models.loading import fill, load
 from deepseek.models.weights import canonical_tensors, shared_with
 from deepseek.optim.adamw import AdamW
@@ -21,7 +22,6 @@ from deepseek.optim.master_weights import MasterWeightOptimizer
 from deepseek.optim.muon import Muon
 from deepseek.training.balance import RoutingTraining
 from deepseek.training.checkpoints import OPTIMISER, random_state, read_tensors, restore_random_state
-from deepseek.training.device import training_device
 from deepseek.training.recipe import OptimizerTable, Recipe
 
 DTYPES = {
@@ -39,7 +39,7 @@ class TrainingState:
     def __init__(self, recipe: Recipe, config: ModelConfig, *, accumulates: bool) -> None:
         """accumulates: gradients are summed over micro-batches, which is done in float32."""
         torch.manual_seed(recipe.seed)
-        self.model = _first_model(recipe, config, training_device(recipe.training.device))
+        self.model = _first_model(recipe, config, choose_device(recipe.training.device))
         layers = recipe.training.gradient_checkpointing_layers
         self.model.gradient_checkpointing = recipe.training.gradient_checkpointing if layers is None else layers
         self.model.offload_checkpoints = recipe.training.offload_checkpoints

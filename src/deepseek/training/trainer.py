@@ -15,22 +15,22 @@ import torch
 from filelock import FileLock, Timeout
 
 from deepseek.errors import CheckpointError, ConfigError, DeepseekError
+from deepseek.models.device import choose_device, fast_dtype, peak_memory
 from deepseek.progress import Report, silent
 from deepseek.tokenizer import AutoTokenizer
 from deepseek.tokenizer.tokenizer import Tokenizer
 from deepseek.training.checkpoints import Checkpoints
 from deepseek.training.data import Batches
-from deepseek.training.device import peak_memory, training_device
 from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.needle import needle_recall, plant_in_batch
 from deepseek.training.plan import Plan, Stage, make_plan
 from deepseek.training.prepared import mixture_of
-from deepseek.training.recipe import WITHOUT_EFFECT, Recipe
+from deepseek.training.recipe import WITHOUT_EFFECT, Precision, Recipe
 from deepseek.training.records import Records, Watcher
 from deepseek.training.run_facts import run_facts
 from deepseek.training.run_folder import RunFolder
-from deepseek.training.state import TrainingState, with_config
+from deepseek.training.state import DTYPES, TrainingState, with_config
 from deepseek.training.step import NotFinite, StepResult, train_step
 from deepseek.training.stop import StopRequest
 from deepseek.training.tensorboard import TensorBoard
@@ -54,8 +54,9 @@ class Trainer:
 
     def __init__(self, recipe: Recipe, folder: Path, data: Path, *, report: Report = silent) -> None:
         """data: the folder that `deepseek data` prepared."""
-        self.recipe, self.run_folder, self._data, self._report = recipe, RunFolder(folder), data, report
-        self._device = training_device(recipe.training.device)
+        self.run_folder, self._data, self._report = RunFolder(folder), data, report
+        self._device = choose_device(recipe.training.device)
+        self.recipe = recipe = _with_precision(recipe, self.run_folder, self._device)
         self._mixture = mixture_of(recipe.data, data)
         first = self._batches(recipe.stage.sequence_length, 1)
         self._data_fingerprint = first.fingerprint
@@ -83,6 +84,7 @@ class Trainer:
             started = run.read_run().get("started")
             facts = run_facts(self.recipe, self.plan, device=self._device, matrix_peak=self._peak, started=started)
             run.write_run(facts)
+            self._warn_of_slow_precision(watcher)
             step = -1
             while step < self.plan.steps and stop.signal is None:
                 step = self._begin(watcher)
@@ -94,6 +96,11 @@ class Trainer:
         return Outcome(
             step=step, tokens=self.plan.tokens_after(step), loss=self._loss, checkpoint=self._saved, signal=stop.signal
         )
+
+    def _warn_of_slow_precision(self, watcher: Watcher) -> None:
+        precision, fast = self.recipe.training.precision, fast_dtype(self._device)
+        if fast == torch.float32 and DTYPES[precision] != fast:
+            watcher.note(f"this processor imitates {precision}, many times slower than training.precision = float32")
 
     def _check_folder(self, resume: bool) -> None:
         """Raises ConfigError when the folder holds a run that this would not go on with."""
@@ -284,6 +291,16 @@ class _BatchOrder:
         for other in self._left_out:
             batch += other <= batch
         return batch
+
+
+def _with_precision(recipe: Recipe, run: RunFolder, device: torch.device) -> Recipe:
+    """`auto` decided: as the run in the folder began, else by the device."""
+    if recipe.training.precision != "auto":
+        return recipe
+    chosen: Precision = "float32" if fast_dtype(device) == torch.float32 else "bfloat16"
+    if run.exists:
+        chosen = run.read_run()["recipe"]["training"]["precision"]
+    return replace(recipe, training=replace(recipe.training, precision=chosen))
 
 
 def _start_config(recipe: Recipe) -> Any:

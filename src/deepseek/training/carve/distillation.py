@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from deepseek.errors import ConfigError, DeepseekError
 from deepseek.models.decoder import Model
+from deepseek.models.device import fast_dtype
 from deepseek.progress import Report, silent
 from deepseek.training.carve.step_clock import StepClock
 
@@ -184,6 +185,12 @@ def _optimizers(student: Model, config: DistilConfig) -> list[torch.optim.Optimi
     return [muon, adam]
 
 
+def _fast(device: torch.device) -> torch.autocast:
+    """Products in the type that the device multiplies fastest."""
+    dtype = fast_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
 @torch.enable_grad()
 def divergence_and_gradient(student: Model, teacher: Model, ids_bt: Tensor) -> float:
     """Mean divergence of a token in nats; its gradient is added to the student's parameters.
@@ -191,7 +198,7 @@ def divergence_and_gradient(student: Model, teacher: Model, ids_bt: Tensor) -> f
     The head's logits exist for a few hundred tokens at a time, and their gradient is written out: it is the difference
     of the two distributions.
     """
-    with torch.autocast(ids_bt.device.type, torch.bfloat16):
+    with _fast(ids_bt.device):
         with torch.no_grad():
             wanted_nm = teacher(ids_bt, keep_logits=1).last_hidden_btm.flatten(0, 1)
         hidden_btm = student(ids_bt, keep_logits=1).last_hidden_btm
@@ -211,7 +218,7 @@ def held_out_divergence(student: Model, teacher: Model, windows_wt: Tensor) -> f
     if not len(windows_wt):
         return None
     total = 0.0
-    with torch.autocast(windows_wt.device.type, torch.bfloat16):
+    with _fast(windows_wt.device):
         for ids_bt in torch.split(windows_wt, 4):
             hidden, wanted = (
                 model(ids_bt, keep_logits=1).last_hidden_btm.flatten(0, 1) for model in (student, teacher)
