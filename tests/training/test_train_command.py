@@ -112,6 +112,16 @@ def test_a_dry_run_prints_what_the_dial_decided(tmp_path: Path, changes: tuple[s
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_prepares_no_data(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    done = run((f"data.folder={folder}",), "--dry-run", "--json")
+    assert json.loads(done.stdout)["stages"][0]["steps"] == 200
+    assert not folder.exists()
+    done = run((f"data.folder={folder}", "data.recipe=absent.toml"), "--dry-run")
+    assert "absent.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_wrong_key_is_one_message() -> None:
     done = run(("stage.stepz=3",))
     assert done.returncode == 1

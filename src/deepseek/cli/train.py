@@ -30,7 +30,9 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe; repeatable.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be trained, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be trained; prepare and train nothing.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model: prepare the data if need be, train, evaluate, save.
@@ -50,19 +52,20 @@ def train(
     from deepseek.training.memory import keep_freed_memory
     from deepseek.training.prepared import prepared_data
     from deepseek.training.recipe import read_recipe
-    from deepseek.training.trainer import Trainer
+    from deepseek.training.trainer import Trainer, planned
 
     dialled = [] if size is None else [f"model.size={size}"]
     wanted = read_recipe(recipe.expanduser(), changes=[*(changes or []), *dialled])
     folder = run.expanduser() if run else Path("runs") / wanted.name
+    if dry_run:
+        plan = planned(wanted)
+        print_json(_facts(plan, folder)) if as_json else _print_facts(plan)
+        return
     with progress_bars() as report:
         data = prepared_data(wanted.data, report=report)
     trainer = Trainer(wanted, folder, data)
-    if dry_run:
-        print_json(_facts(trainer)) if as_json else _print_facts(trainer)
-        return
     if not as_json:
-        _print_facts(trainer)
+        _print_facts(trainer.plan)
     keep_freed_memory()
     watcher = _Watcher()
     try:
@@ -70,19 +73,18 @@ def train(
     finally:
         watcher.stop()
     if as_json:
-        print_json({**_facts(trainer), **_outcome(outcome)})
+        print_json({**_facts(trainer.plan, folder), **_outcome(outcome)})
     else:
         _print_outcome(outcome, trainer)
     if outcome.signal is not None:
         raise typer.Exit(128 + outcome.signal)
 
 
-def _facts(trainer: "Trainer") -> dict[str, Any]:
+def _facts(plan: "Plan", folder: Path) -> dict[str, Any]:
     from deepseek.training.size import describe
 
-    plan = trainer.plan
     return {
-        "run": str(trainer.run_folder.path),
+        "run": str(folder),
         "model": {name.replace(" ", "_").replace("'", ""): value for name, value in describe(plan.config).items()},
         "stages": [
             {
@@ -100,15 +102,15 @@ def _facts(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
-def _print_facts(trainer: "Trainer") -> None:
+def _print_facts(plan: "Plan") -> None:
     from rich.table import Table
 
     from deepseek.training.size import describe
 
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in describe(trainer.plan.config).items():
+    for name, value in describe(plan.config).items():
         table.add_row(name, f"{value:,}", style=None if "parameters" in name else "dim")
-    for stage in trainer.plan.stages:
+    for stage in plan.stages:
         steps = stage.stop - stage.start
         table.add_row(
             f"stage {stage.name}",

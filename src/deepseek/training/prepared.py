@@ -6,8 +6,9 @@ from pathlib import Path
 from deepseek.errors import ConfigError
 from deepseek.hub.cache import cache_folder
 from deepseek.progress import Report, silent
+from deepseek.tokenizer import AutoTokenizer
 from deepseek.training.data import Mixture
-from deepseek.training.data.batches import DATASET, default_mixture
+from deepseek.training.data.batches import DATASET, default_mixture, read_dataset
 from deepseek.training.data.prepare import prepare
 from deepseek.training.data.recipe import DataRecipe
 from deepseek.training.recipe import DataTable
@@ -19,12 +20,30 @@ def prepared_data(table: DataTable, *, report: Report = silent) -> Path:
     if (folder / DATASET).exists():
         return folder
     if table.recipe is None:
-        raise ConfigError(
-            f"data.folder: {folder} holds no prepared data; prepare it with `deepseek data RECIPE --out {folder}`, or "
-            "name that recipe in data.recipe"
-        )
+        raise _unprepared(folder)
     prepare(DataRecipe.from_toml(Path(table.recipe)), folder, report=report)
     return folder
+
+
+def expected_vocab_size(table: DataTable) -> int:
+    """Of the prepared data, or of what its recipe will make; nothing is prepared or fetched. Raises ConfigError."""
+    folder = _folder(table)
+    if (folder / DATASET).exists():
+        return int(read_dataset(folder)["vocab_size"])
+    if table.recipe is None:
+        raise _unprepared(folder)
+    tokenizer = DataRecipe.from_toml(Path(table.recipe)).tokenizer
+    if tokenizer.path is not None:
+        return AutoTokenizer.from_pretrained(tokenizer.path).vocab_size
+    assert tokenizer.vocab_size is not None
+    return tokenizer.vocab_size
+
+
+def _unprepared(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"data.folder: {folder} holds no prepared data; prepare it with `deepseek data RECIPE --out {folder}`, or "
+        "name that recipe in data.recipe"
+    )
 
 
 def _folder(table: DataTable) -> Path:

@@ -25,7 +25,7 @@ from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.needle import needle_recall, plant_in_batch
 from deepseek.training.plan import Plan, Stage, make_plan
-from deepseek.training.prepared import mixture_of
+from deepseek.training.prepared import expected_vocab_size, mixture_of
 from deepseek.training.recipe import WITHOUT_EFFECT, Precision, Recipe
 from deepseek.training.records import Records, Watcher
 from deepseek.training.run_facts import run_facts
@@ -291,6 +291,11 @@ class _BatchOrder:
         for other in self._left_out:
             batch += other <= batch
         return batch
+
+
+def planned(recipe: Recipe) -> Plan:
+    """What a Trainer would do, without its data."""
+    return make_plan(recipe, expected_vocab_size(recipe.data), start=_start_config(recipe))
 
 
 def _with_precision(recipe: Recipe, run: RunFolder, device: torch.device) -> Recipe:
