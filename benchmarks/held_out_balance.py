@@ -2,7 +2,7 @@
 
 Run: python benchmarks/held_out_balance.py RUN [RUN ...] [--tokens 1000000] [--plot curves.png]
 RUN is a run folder of `deepseek train`; its final checkpoint is taken, or its newest. Prints one JSON line. For every
-run, over the same held-out tokens of its data:
+run, over the same held-out tokens of its data (and how long it trained, for a mixture beside its dense twin):
 - loss: nats a token, each source weighted by its share in training, and as the text lies (`loss_plain`);
 - max_violation: the largest load of an expert over the mean load, less 1 (MaxVio of arXiv 2408.15664), of all tokens
   together with each source weighted by its share in training: mean over layers, the worst one, and each.
@@ -54,6 +54,10 @@ def newest_checkpoint(run: Path) -> Path:
     return final if final.exists() else max((run / "checkpoints").glob("step-*"))
 
 
+def log_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
 def held_out(batches: Batches, source: str, most: int) -> Iterator[Tensor]:
     """Batches of one source until about `most` tokens are read."""
     per_batch = batches.batch_size * batches.sequence_length
@@ -82,7 +86,10 @@ def measure(run: Path, tokens: int) -> dict[str, Any]:
     read = sum(count for _, count, _ in per_source.values())
     weight = {source: shares.get(source, 0.0) for source in per_source}
     weight = {source: share / sum(weight.values()) for source, share in weight.items()}
+    log = log_of(run)
     facts: dict[str, Any] = {
+        "trained_tokens": log[-1]["tokens"],
+        "trained_seconds": round(sum(line["seconds"] for line in log)),
         "tokens": read,
         "loss": sum(weight[source] * total / count for source, (total, count, _) in per_source.items()),
         "loss_plain": sum(total for total, _, _ in per_source.values()) / read,
@@ -111,7 +118,7 @@ def draw(runs: list[Path], path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for run in runs:
-        lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        lines = log_of(run)
         tokens = np.array([line["tokens"] for line in lines]) / 1e6
         window = max(1, len(lines) // 100)
         smooth = np.convolve([line["main_loss"] for line in lines], np.ones(window) / window, "valid")
