@@ -22,7 +22,8 @@ from torch import Tensor
 
 from deepseek import AutoModel
 from deepseek.models.decoder import Model
-from deepseek.models.routing import Router, Routing
+from deepseek.models.moe import Router
+from deepseek.models.routing import Routing
 from deepseek.training.data import Batches
 from deepseek.training.loss import language_model_loss
 from deepseek.training.prepared import mixture_of, prepared_data
