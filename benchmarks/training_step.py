@@ -2,12 +2,12 @@
 
 Run: python benchmarks/training_step.py [--rounds 5]        Prints one JSON line; needs `dev`.
 Workload: 62M parameters (hidden 384, 8 layers, 32 experts of 192 with 4 active and 1 shared, 1 dense layer first,
-vocabulary 8,192) in bf16, batch 8 x 512 random tokens; forward, backward and PyTorch's fused AdamW on both sides, and
-on ours loss-free balancing, sequence-wise loss, the report of load and `keep_freed_memory` as well, as the trainer has
-them. Each side lives in a process of its own, of which the peak of resident memory is reported, beside what it held
-once the model was built. A round is a step of each and a bf16 matrix product of 2,048 x 2,048 between them; ratios and
-shares are medians of the rounds'. FLOPs are those of the model's matrix products and causal attention, three times the
-forward pass.
+vocabulary 8,192) in bf16, or float32 on a processor that imitates it, batch 8 x 512 random tokens; forward, backward
+and PyTorch's fused AdamW on both sides, and on ours loss-free balancing, sequence-wise loss, the report of load and
+`keep_freed_memory` as well, as the trainer has them. Each side lives in a process of its own, of which the peak of
+resident memory is reported, beside what it held once the model was built. A round is a step of each and a matrix product
+of 2,048 x 2,048 between them; ratios and shares are medians of the rounds'. FLOPs are those of the model's matrix
+products and causal attention, three times the forward pass.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import transformers
 from deepseek import AutoModel
 from deepseek.config import MlaConfig, ModelConfig, MoeConfig, RopeConfig
 from deepseek.families import config_to_hf
+from deepseek.models.device import choose_dtype
 from deepseek.training.balance import RoutingTraining
 from deepseek.training.loss import language_model_loss
 from deepseek.training.memory import keep_freed_memory
@@ -46,11 +47,11 @@ CONFIG = ModelConfig(
 Step = Callable[[torch.Tensor], float]
 
 
-def ours(threads: int) -> tuple[int, Step]:
+def ours(threads: int, dtype: torch.dtype) -> tuple[int, Step]:
     """Parameters, and one step over (batch, length + 1) tokens that returns the loss."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    model = AutoModel.from_config(CONFIG, dtype="bfloat16", seed=0, std=0.02)
+    model = AutoModel.from_config(CONFIG, dtype=dtype, seed=0, std=0.02)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     routing = RoutingTraining(model)
 
@@ -66,12 +67,12 @@ def ours(threads: int) -> tuple[int, Step]:
     return sum(weight.numel() for weight in model.parameters()), step
 
 
-def theirs(threads: int) -> tuple[int, Step]:
+def theirs(threads: int, dtype: torch.dtype) -> tuple[int, Step]:
     torch.set_num_threads(threads)
     values = config_to_hf(CONFIG)
     config = transformers.AutoConfig.for_model(values.pop("model_type"), **values)
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
 
     def step(tokens: torch.Tensor) -> float:
@@ -84,9 +85,9 @@ def theirs(threads: int) -> tuple[int, Step]:
     return sum(weight.numel() for weight in model.parameters()), step
 
 
-def serve(side: str, threads: int, pipe: Connection) -> None:
+def serve(side: str, threads: int, dtype: torch.dtype, pipe: Connection) -> None:
     """The process of one side: answers each seed with the seconds of a step on random tokens of that seed."""
-    parameters, step = {"deepseek": ours, "transformers": theirs}[side](threads)
+    parameters, step = {"deepseek": ours, "transformers": theirs}[side](threads, dtype)
     pipe.send({"parameters": parameters, "built_mb": resident_mb()})
     while (seed := pipe.recv()) is not None:
         generator = torch.Generator().manual_seed(seed)
@@ -118,9 +119,9 @@ def step_flops() -> float:
     return 6 * BATCH * LENGTH * (token + hidden * CONFIG.vocab_size)
 
 
-def product_speed() -> float:
-    """FLOP/s of one bf16 matrix product, the best of five."""
-    a, b = (torch.randn(PRODUCT, PRODUCT).to(torch.bfloat16) for _ in range(2))
+def product_speed(dtype: torch.dtype) -> float:
+    """FLOP/s of one matrix product, the best of five."""
+    a, b = (torch.randn(PRODUCT, PRODUCT).to(dtype) for _ in range(2))
     times = []
     for _ in range(5):
         begun = time.perf_counter()
@@ -134,19 +135,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--warm-up", type=int, default=2)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--dtype", default="auto", help="float32 where a processor imitates bfloat16, else bfloat16")
     args = parser.parse_args()
+    dtype = choose_dtype(args.dtype, torch.device("cpu"))
     torch.set_num_threads(args.threads)
     context = multiprocessing.get_context("spawn")
     pipes, processes, found = {}, [], {}
     for side in ("deepseek", "transformers"):
         pipes[side], other = context.Pipe()
-        processes.append(context.Process(target=serve, args=(side, args.threads, other), daemon=True))
+        processes.append(context.Process(target=serve, args=(side, args.threads, dtype, other), daemon=True))
         processes[-1].start()
         found[side] = pipes[side].recv()
     seconds: dict[str, list[float]] = {side: [] for side in pipes}
     peaks: list[float] = []
     for round_number in range(-args.warm_up, args.rounds):
-        peak = product_speed()
+        peak = product_speed(dtype)
         for side, pipe in pipes.items():
             pipe.send(round_number + args.warm_up)
             answer = pipe.recv()
@@ -158,7 +161,7 @@ def main() -> None:
     for side, pipe in pipes.items():
         pipe.send(None)
         found[side] |= pipe.recv()
-    print(json.dumps(report(seconds, peaks, found)))
+    print(json.dumps({"dtype": str(dtype), **report(seconds, peaks, found)}))
 
 
 def report(seconds: dict[str, list[float]], peaks: list[float], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
