@@ -5,8 +5,8 @@ Workload: 62M parameters (hidden 384, 8 layers, 32 experts of 192 with 4 active 
 vocabulary 8,192) in bf16, or float32 on a processor that imitates it, batch 8 x 512 random tokens; forward, backward
 and PyTorch's fused AdamW on both sides, and on ours loss-free balancing, sequence-wise loss, the report of load and
 `keep_freed_memory` as well, as the trainer has them. Each side lives in a process of its own, of which the peak of
-resident memory is reported, beside what it held once the model was built. A round is a step of each and a matrix product
-of 2,048 x 2,048 between them; ratios and shares are medians of the rounds'. FLOPs are those of the model's matrix
+resident memory is reported, beside what it held once the model was built. A round is a step of each and a product of
+2,048 x 2,048 between them; ratios and shares are medians of the rounds'. FLOPs are those of the model's matrix
 products and causal attention, three times the forward pass.
 """
 
