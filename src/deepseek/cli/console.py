@@ -85,3 +85,8 @@ def _amount(done: int, total: int | None, unit: str) -> str:
     if unit != "bytes":
         return f"{done}/{total} {unit}" if total is not None else f"{done} {unit}"
     return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total is not None else f"{done / 1e6:.1f} MB"
+
+
+def memory_text(size: float) -> str:
+    """29.26 GiB, 34.80 MiB."""
+    return f"{size / (1 << 30):.2f} GiB" if size >= 1 << 30 else f"{size / (1 << 20):.2f} MiB"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepseek.cli.console import err, out, print_json, progress_bars
+from deepseek.cli.console import err, memory_text, out, print_json, progress_bars
 
 if TYPE_CHECKING:
     from deepseek.checkpoint.convert import Conversion
@@ -98,6 +98,6 @@ def _print(done: "Conversion") -> None:
     types = ", ".join(
         f"{count / total:.1%} {dtype}" for dtype, count in sorted(done.types.items(), key=lambda t: -t[1])
     )
-    out.print(f"{done.size / 1e9:.2f} GB {done.format}: {types}", style="dim", markup=False)
+    out.print(f"{memory_text(done.size)} {done.format}: {types}", style="dim", markup=False)
     for note in done.notes:
         err.print(f"note: {note}", style="yellow", markup=False)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepseek.cli import options
-from deepseek.cli.console import out, print_json
+from deepseek.cli.console import memory_text, out, print_json
 
 if TYPE_CHECKING:
     from deepseek.config import ModelConfig
     from deepseek.families.sizes import LayerSize, ModelSize
 
-GIB = 1 << 30
 
 _HEADINGS = {"name": "", "dense_mlp": "mlp", "shared_experts": "shared", "routed_experts": "routed"}
 
@@ -137,10 +136,10 @@ def _summary(facts: dict[str, Any], config: "ModelConfig") -> list[tuple[str, st
         lines.append(("prediction layers", f"{short_count(facts['mtp_parameters'])} more (multi-token prediction)"))
     context = config.max_position_embeddings
     lines.append(("context", f"{context:,} tokens"))
-    weights = ", ".join(f"{size / GIB:.2f} GiB {precision}" for precision, size in facts["weight_bytes"].items())
+    weights = ", ".join(f"{memory_text(size)} {precision}" for precision, size in facts["weight_bytes"].items())
     lines.append(("weights", weights))
     cache = facts["kv_bytes_per_token"]["bf16"]
-    lines.append(("KV cache, bf16", f"{cache:,} bytes a token, {cache * context / GIB:.2f} GiB at full context"))
+    lines.append(("KV cache, bf16", f"{cache:,} bytes a token, {memory_text(cache * context)} at full context"))
     return lines
 
 
