@@ -1,6 +1,6 @@
 """Runs that differ in one thing, trained in turns on the same tokens: balancing, capacity, and a dense twin.
 
-Run: python benchmarks/ablations.py --work FOLDER [--until 800] [--turn 50] [--only NAME ...] [--set KEY=VALUE ...]
+Run: python benchmarks/ablations.py --work FOLDER [--until 600] [--turn 50] [--only NAME ...] [--set KEY=VALUE ...]
 Trains recipes/ablation.toml in each of VARIANTS, `--turn` steps of one in a process of its own, then of the next,
 so that a slow hour of the machine falls on all alike. Given again it goes on where it was. Prints one JSON line: for
 each, steps, loss of the last tenth, tokens a second (median of the steps), assignments dropped (share of all), memory
@@ -89,7 +89,7 @@ def summary(run: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--until", type=int, default=800, help="steps of each")
+    parser.add_argument("--until", type=int, default=600, help="steps of each")
     parser.add_argument("--turn", type=int, default=50, help="steps before it is the next one's turn")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE")
