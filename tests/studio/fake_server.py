@@ -90,7 +90,7 @@ SCRIPTS = {
 
 @dataclass
 class FakeState:
-    """models: as in /v1/models. requests: (path, body, headers) in order. api_key: wanted where not empty.
+    """models: as in /v1/models. requests: (path, body or query, headers) in order. api_key: wanted where not empty.
 
     runs: a folder of training runs, read as the real server reads it.
     """
@@ -170,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state = self.server.state
         path = self.path.split("?")[0].removeprefix(self.server.root)
-        state.requests.append((path, None, dict(self.headers)))
+        state.requests.append((path, urlsplit(self.path).query or None, dict(self.headers)))
         file = studio_file("index.html" if path == "/" else path.removeprefix("/studio/"))
         if file is not None:
             self.reply(200, file.body, file.media_type, file.headers)

@@ -63,6 +63,7 @@ def train(
         return
     if not as_json:
         _print_facts(trainer)
+        err.print(f"watch it: deepseek serve --runs {folder.parent}", markup=False, style="dim", soft_wrap=True)
     keep_freed_memory()
     watcher = _Watcher()
     try:

@@ -18,9 +18,10 @@ export class HeatGrid {
    * rows, columns: counts. rowName(row), columnName(column): short labels. describe(row, column): lines of the card.
    * pick(row, column): a cell was clicked. square: cells as high as wide. tallest, widest: most pixels of a cell.
    * narrowest: least pixels of a cell's width. columnRoom: pixels that a column's name takes.
+   * seams: lines between cells that are large enough for them.
    */
-  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, widest = square ? 22 : 40, labelWidth = 34, narrowest = square ? 3 : 5, columnRoom = 26 }) {
-    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, widest, labelWidth, narrowest, columnRoom });
+  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, widest = square ? 22 : 40, labelWidth = 34, narrowest = square ? 3 : 5, columnRoom = 26, seams = true }) {
+    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, widest, labelWidth, narrowest, columnRoom, seams });
     this.values = new Float64Array(rows * columns);
     this.most = 0;
     this.canvas = h("canvas", { tabindex: "0", role: "img", "aria-label": label });
@@ -72,7 +73,7 @@ export class HeatGrid {
     const most = this.square ? Math.min(this.widest, TALL / this.rows) : this.widest;
     const width = Math.max(this.narrowest, Math.min(most, room / this.columns));
     const height = this.square ? width : Math.max(7, Math.min(this.tallest, TALL / this.rows));
-    return { width, height, gap: width > 6 && height > 6 ? 1 : 0 };
+    return { width, height, gap: this.seams && width > 6 && height > 6 ? 1 : 0 };
   }
 
   #draw() {

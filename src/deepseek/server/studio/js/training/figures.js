@@ -3,8 +3,11 @@
 import { fill, h } from "../dom.js";
 import { Curves } from "../charts/curves.js";
 import { bytes, byteUnit, compact, number, percent, small, t } from "../words.js";
+import { finite } from "./load.js";
 
 const SMOOTHING = [1, 10, 50, 200]; // steps over which the training loss is averaged
+const MOST_SOURCES = 12; // of held-out text that are shown
+const SHORT = 1000; // steps of a run that is smoothed less
 const RANGES = [1, 0.5, 0.1]; // shares of the run, from its end, that can be looked at
 const FIGURES = [
   ["learning_rate", small, true], ["gradient_norm", (value) => number(value, 2), true], ["tokens_per_second", (value) => number(value), true],
@@ -23,7 +26,7 @@ export function smoothed(points, span) {
 
 export class Figures {
   #axis = "steps";
-  #span = 50;
+  #span = null; // null: by the length of the run
   #range = 1;
 
   /** others(): names of runs to compare with. compare(name or null): the reader chose one. */
@@ -35,7 +38,7 @@ export class Figures {
     this.thinned = h("p", { class: "explain" });
     this.axes = h("div", { class: "segments", role: "group", "aria-label": t("training.axis") }, ["steps", "tokens"].map((name) =>
       h("button", { type: "button", "aria-pressed": name === this.#axis, onclick: (event) => this.#setAxis(name, event.currentTarget) }, t(`training.axis.${name}`))));
-    this.smoothing = h("select", { "aria-label": t("training.smoothing"), value: this.#span, onchange: () => { this.#span = Number(this.smoothing.value); this.draw(); } },
+    this.smoothing = h("select", { "aria-label": t("training.smoothing"), onchange: () => { this.#span = Number(this.smoothing.value); this.draw(); } },
       SMOOTHING.map((span) => h("option", { value: span }, span === 1 ? t("training.smoothing.none") : t("training.smoothing.over", { steps: span }))));
     this.range = h("select", { "aria-label": t("training.range"), value: this.#range, onchange: () => { this.#range = Number(this.range.value); this.draw(); } },
       RANGES.map((share) => h("option", { value: share }, share === 1 ? t("training.range.all") : t("training.range.last", { share: percent(share) }))));
@@ -59,13 +62,14 @@ export class Figures {
     const { record, other } = this;
     if (!record) return;
     this.#drawComparison();
+    this.smoothing.value = String(this.#spanOf(record));
     const curves = [...this.#losses(record, false), ...(other ? this.#losses(other, true) : [])];
     this.#show(this.loss, curves);
     fill(this.legend, curves.filter(({ faint }) => !faint).map(({ name, series, dashed }) =>
       h("span", { class: `key${dashed ? " dashed" : ""}`, style: { "--swatch": `var(--series-${series})` } }, name)));
     this.thinned.textContent = [
       record.every > 1 && t("training.thinned", { every: number(record.every) }), record.share < 1 && t("training.reading", { share: percent(record.share) }),
-      record.damaged > 0 && t("training.damaged", { count: number(record.damaged) }),
+      record.failure?.status && record.failure.message, record.damaged > 0 && t("training.damaged", { count: number(record.damaged) }),
     ].filter(Boolean).join(" ");
     this.thinned.hidden = !this.thinned.textContent;
     for (const { name, curves: chart } of this.small) {
@@ -82,18 +86,23 @@ export class Figures {
   }
 
   #losses(record, dashed) {
+    const span = this.#spanOf(this.record);
     const whose = (text) => (this.other ? `${record.id}: ${text}` : text);
     const read = (point) => point.main_loss ?? point.loss;
     const raw = record.points.filter((point) => read(point) !== null && this.#x(point) !== null);
-    const sources = [...new Set(record.evaluations.flatMap(({ loss }) => Object.keys(loss ?? {})))];
+    const sources = [...new Set(record.evaluations.flatMap(({ loss }) => Object.keys(loss ?? {})))].slice(0, MOST_SOURCES);
     return [
-      !dashed && this.#span > 1 && { name: "", series: 1, faint: true, points: this.#points(raw, read) },
-      { name: whose(t("training.loss.training")), series: 1, dashed, points: smoothed(raw.map((point) => [point.step, this.#x(point), read(point)]), this.#span) },
+      !dashed && span > 1 && { name: "", series: 1, faint: true, points: this.#points(raw, read) },
+      { name: whose(t("training.loss.training")), series: 1, dashed, points: smoothed(raw.map((point) => [point.step, this.#x(point), read(point)]), span) },
       ...sources.map((source, place) => ({
         name: whose(t("training.loss.heldout", { source })), series: 2 + (place % 3), dashed, dots: true,
         points: this.#points(record.evaluations, ({ loss }) => loss?.[source]),
       })),
     ].filter(Boolean);
+  }
+
+  #spanOf({ facts, points }) {
+    return this.#span ?? ((finite(facts?.steps) ?? points.at(-1)?.step ?? 0) < SHORT ? SMOOTHING[1] : SMOOTHING[2]);
   }
 
   #x(point) {

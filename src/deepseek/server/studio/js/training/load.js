@@ -1,5 +1,8 @@
 // Loads of experts as a log records them, checked: what stands in a file may be anything.
 
+const MOST_EXPERTS = 4096; // of a layer, and layers of a model: more is no model but a mischief
+const MOST_LAYERS = 1024;
+
 /** `value` if it is a finite number, else null. */
 export function finite(value) {
   return typeof value === "number" && Number.isFinite(value) ? value : null;
@@ -7,9 +10,9 @@ export function finite(value) {
 
 /** {step, tokens, layers: [{layer, load, maxVio, dropped, capacity}]} of a line of the log; null without loads. */
 export function loadFrame(line) {
-  if (!Array.isArray(line.layers) || !line.layers.length) return null;
+  if (!Array.isArray(line.layers) || !line.layers.length || line.layers.length > MOST_LAYERS) return null;
   const layers = line.layers.map((told) => {
-    const load = Array.isArray(told?.load_e) ? told.load_e.map((share) => Math.max(0, finite(share) ?? 0)) : [];
+    const load = Array.isArray(told?.load_e) && told.load_e.length <= MOST_EXPERTS ? told.load_e.map((share) => Math.max(0, finite(share) ?? 0)) : [];
     return {
       layer: finite(told?.layer) ?? 0, load, maxVio: finite(told?.max_violation) ?? maxVio(load),
       dropped: finite(told?.dropped) ?? 0, capacity: finite(told?.capacity),

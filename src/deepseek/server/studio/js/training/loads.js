@@ -48,11 +48,11 @@ export class Loads {
       describe: (row, expert) => this.#told(this.#shown(), row, expert), pick: (row) => this.#choose(row),
     });
     this.time = new HeatGrid({
-      rows: experts, columns: 1, rowName: String, columnName: (column) => this.#stepName(column), label: t("training.load.time"), narrowest: 2, columnRoom: 56,
+      rows: experts, columns: 1, rowName: String, columnName: (column) => this.#stepName(column), label: t("training.load.time"), narrowest: 2, columnRoom: 56, seams: false,
       describe: (expert, column) => this.#told(this.columns[column].item, this.#row, expert), pick: (_, column) => this.#go(column),
     });
     this.violation = new HeatGrid({
-      rows: layers.length, columns: 1, rowName: (row) => String(layers[row]), columnName: (column) => this.#stepName(column), label: t("training.maxvio"), narrowest: 2, columnRoom: 56,
+      rows: layers.length, columns: 1, rowName: (row) => String(layers[row]), columnName: (column) => this.#stepName(column), label: t("training.maxvio"), narrowest: 2, columnRoom: 56, seams: false,
       describe: (row, column) => this.#toldViolation(this.columns[column].item, row), pick: (row, column) => { this.#choose(row); this.#go(column); },
     });
     const at = (step) => t("training.step", { step: number(step) });
@@ -93,7 +93,7 @@ export class Loads {
     this.violation.resize(layers.length, this.columns.length);
     const uneven = new Float64Array(layers.length * this.columns.length);
     this.columns.forEach(({ item }, column) => item.layers.forEach(({ maxVio }, row) => (uneven[row * this.columns.length + column] = maxVio)));
-    this.violation.show(uneven);
+    this.violation.show(uneven, STRONGEST - 1);
     const column = this.columns.findIndex((each) => each.place >= place);
     this.violation.choose(this.#row, column);
     this.#drawCurves();

@@ -41,7 +41,7 @@ export class RunRecord extends Emitter {
     if (this.#busy) return;
     this.#busy = true;
     try {
-      if (!this.facts || this.#isOld("log", card)) await this.#readFacts(card);
+      if (this.facts === null || this.#seen.log.version !== card.files.log?.version) await this.#readFacts(card);
       for (const name of FILES) if (this.#isOld(name, card)) await this.#readFile(name, card);
       this.failure = null;
     } catch (error) {
@@ -59,8 +59,6 @@ export class RunRecord extends Emitter {
   }
 
   async #readFacts(card) {
-    const first = this.facts === null || this.#seen.log.version !== card.files.log?.version;
-    if (!first) return;
     const told = await getJson(this.path);
     this.facts = told.facts ?? {};
     this.leftOut = told.left_out;

@@ -70,7 +70,7 @@ export function factsPanel({ facts, leftOut }) {
     ["experts", moe ? t("training.fact.experts.text", { experts: number(finite(moe.n_routed_experts)), active: number(finite(moe.num_experts_per_tok)), shared: number(finite(moe.n_shared_experts)) }) : null],
     ["stages", Array.isArray(stages) && stages.length ? stages.map((stage) => t("training.fact.stage", { name: text(stage?.name), steps: number(finite(stage?.stop - stage?.start)), length: number(finite(stage?.sequence_length)) })).join("; ") : null],
     ["machine", [text(machine?.processor), finite(machine?.cores) !== null && t("training.fact.cores", { cores: machine.cores })].filter(Boolean).join(", ") || null],
-    ["peak", finite(machine?.matrix_peak) === null ? null : `${number(machine.matrix_peak / 1e9)} GFLOP/s`],
+    ["peak", finite(machine?.matrix_peak) === null ? null : `${number(machine.matrix_peak / 1e9, machine.matrix_peak < 1e10 ? 2 : 0)} GFLOP/s`],
     ["versions", [machine?.deepseek && `deepseek ${text(machine.deepseek)}`, machine?.torch && `PyTorch ${text(machine.torch)}`].filter(Boolean).join(", ") || null],
     ["leftout", leftOut.length ? leftOut.map((batch) => text(batch?.explanation)).join("; ") : null],
   ].filter(([, value]) => value !== null);
