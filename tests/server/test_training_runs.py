@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,26 +78,6 @@ def test_a_run_goes_on_while_its_lock_is_held(runs: Path) -> None:
     with lock.acquire(timeout=0):
         assert [(run.id, run.going_on) for run in shelf.listed().data] == [("now", True), ("old", False)]
     assert [(run.id, run.going_on) for run in shelf.listed().data] == [("old", False), ("now", False)]
-
-
-def test_asking_never_keeps_a_trainer_out(runs: Path) -> None:
-    folder = write_run(runs / "one")
-    (folder / ".lock").touch()
-    shelf, stop = Shelf(runs), threading.Event()
-
-    def ask() -> None:
-        while not stop.is_set():
-            shelf.listed()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        for _ in range(200):
-            with FileLock(folder / ".lock").acquire(timeout=1, poll_interval=0.001):
-                pass
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_log_is_read_from_where_one_stopped(runs: Path) -> None:
@@ -233,7 +212,7 @@ def test_what_is_no_file_is_not_waited_for(runs: Path) -> None:
 
 def test_facts_may_be_anything(runs: Path) -> None:
     folder = write_run(runs / "one")
-    for text in ("[]", "{", "null", "[" * 100_000, '{"a": "\\ud800"}', " " * (2 << 20) + "{}"):
+    for text in ("[]", "{", "null", "[" * 100_000, '{"a": "\\ud800"}', "{}" + " " * (2 << 20)):
         (folder / "run.json").write_text(text)
         assert Shelf(runs).facts("one").facts is None
     (folder / "run.json").write_text('{"steps": "x", "parameters": -1, "tokens": 1e400, "started": 7}')

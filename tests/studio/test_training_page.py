@@ -198,7 +198,7 @@ def test_two_runs_in_one_chart(page: Page, server: FakeServer, runs: Path) -> No
 def test_whatever_stands_in_the_files_is_text(page: Page, server: FakeServer, runs: Path) -> None:
     name = "<img src=x onerror='window.hacked = 3'>&%23 ..\\"
     folder = write_run(
-        runs / name, 10, config={"family": HOSTILE, "moe": HOSTILE}, recipe=[HOSTILE], machine=HOSTILE, stages=[7, None]
+        runs / name, 9, config={"family": HOSTILE, "moe": HOSTILE}, recipe=[HOSTILE], machine=HOSTILE, stages=[7, None]
     )
     strange: list[dict[str, Any]] = [
         {"step": 11, "layers": HOSTILE}, {"step": 12, "layers": [None]}, {"step": 13, "loss": HOSTILE, "tokens": []},
@@ -250,6 +250,7 @@ def test_chinese_dark_and_small(browser: Browser, server: FakeServer, runs: Path
     assert page.locator("main").evaluate("(main) => main.scrollWidth - main.clientWidth") <= 0
     page.get_by_role("button", name="Switch to English").click()
     expect(page.get_by_role("heading", name="Load of the experts")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 380
     context.close()
 
 

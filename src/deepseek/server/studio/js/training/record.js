@@ -42,7 +42,7 @@ export class RunRecord extends Emitter {
     this.#busy = true;
     try {
       if (this.facts === null || this.#seen.log.version !== card.files.log?.version) await this.#readFacts(card);
-      for (const name of FILES) if (this.#isOld(name, card)) await this.#readFile(name, card);
+      for (const name of FILES) if (this.#isOld(name, card)) await this.#readFile(name);
       this.failure = null;
     } catch (error) {
       this.failure = error;
@@ -68,9 +68,7 @@ export class RunRecord extends Emitter {
     this.loadsEvery = loadEvery * roundStep(steps / loadEvery / FRAMES);
   }
 
-  async #readFile(name, card) {
-    const seen = this.#seen[name];
-    if (seen.version !== null && seen.version !== card.files[name].version) this.#forget(name);
+  async #readFile(name) {
     for (let more = true; more; ) {
       const { offset, version } = this.#seen[name];
       const thin = name === "log" ? `&every=${this.every}&loads_every=${this.loadsEvery}` : "";
