@@ -158,6 +158,7 @@ def test_a_run_that_goes_back_to_a_checkpoint(page: Page, server: FakeServer, ru
     log.with_suffix(".new").replace(log)
     expect(card(page, "Step")).to_contain_text("12 / 100")
     expect(page.locator(".scrub-place")).to_contain_text("step 10")
+    expect(page.get_by_role("slider", name="Step")).to_have_attribute("max", "0")  # of the old steps nothing is left
     page.locator("#loss svg").focus()
     page.keyboard.press("End")
     expect(page.get_by_role("tooltip")).to_contain_text("step 12")
@@ -201,8 +202,8 @@ def test_whatever_stands_in_the_files_is_text(page: Page, server: FakeServer, ru
         runs / name, 9, config={"family": HOSTILE, "moe": HOSTILE}, recipe=[HOSTILE], machine=HOSTILE, stages=[7, None]
     )
     strange: list[dict[str, Any]] = [
-        {"step": 11, "layers": HOSTILE}, {"step": 12, "layers": [None]}, {"step": 13, "loss": HOSTILE, "tokens": []},
-        {"step": 14, "layers": [{"load_e": [HOSTILE, None, -1]}]}, {"step": 20, "layers": [{"load_e": [1.0]}]},
+        {"step": 10, "layers": HOSTILE}, {"step": 20, "layers": [None]}, {"step": 30, "loss": HOSTILE, "tokens": []},
+        {"step": 40, "layers": [{"load_e": [HOSTILE, None, -1]}]}, {"step": 50, "layers": [{"load_e": [1.0]}]},
     ]  # fmt: skip
     write_lines(folder / "log.jsonl", strange, more=True)
     write_lines(folder / "evaluations.jsonl", [{"step": 10, "loss": {HOSTILE: 3.0, "x": HOSTILE}}, {"step": 10}])
@@ -217,6 +218,7 @@ def test_whatever_stands_in_the_files_is_text(page: Page, server: FakeServer, ru
     expect(page.locator("#loss .legend").last).to_contain_text(f"held-out {HOSTILE}")
     expect(page.locator("#facts")).to_contain_text(HOSTILE)
     expect(page.locator("#needle tbody tr").first).to_be_visible()
+    expect(page.locator(".scrub-place")).to_contain_text("step 40")  # the one record of loads that can be drawn
     assert page.locator("main img, main script").count() == 0
     assert page.evaluate("window.hacked") is None
 
