@@ -3,7 +3,7 @@
 The last user message chooses the script: "hold" sends three tokens and waits for `release`, "drop" breaks off
 after three, "refuse" is refused, "long" stops at the token limit, "tools" calls two; anything else that is in
 SCRIPTS; else PLAIN.
-Run it to develop the page: python tests/studio/fake_server.py [PORT]
+Run it to develop the page: python tests/studio/fake_server.py [PORT [RUNS]]
 """
 
 import contextlib
@@ -17,9 +17,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
 
 from deepseek.server.studio.files import studio_file
+from deepseek.server.training_runs.json_lines import Thinning
+from deepseek.server.training_runs.shelf import Shelf
 
 LAYERS, EXPERTS, ACTIVE = 6, 16, 4
 LATENCIES = ("time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds")
@@ -84,10 +90,14 @@ SCRIPTS = {
 
 @dataclass
 class FakeState:
-    """models: as in /v1/models. requests: (path, body, headers) in order. api_key: wanted where not empty."""
+    """models: as in /v1/models. requests: (path, body or query, headers) in order. api_key: wanted where not empty.
+
+    runs: a folder of training runs, read as the real server reads it.
+    """
 
     models: list[dict[str, Any]]
     api_key: str = ""
+    runs: Path | None = None
     requests: list[tuple[str, Any, dict[str, str]]] = field(default_factory=list)
     release: threading.Event = field(default_factory=threading.Event)
     pace: float = 0.0  # seconds a token, for people who watch
@@ -160,7 +170,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         state = self.server.state
         path = self.path.split("?")[0].removeprefix(self.server.root)
-        state.requests.append((path, None, dict(self.headers)))
+        state.requests.append((path, urlsplit(self.path).query or None, dict(self.headers)))
         file = studio_file("index.html" if path == "/" else path.removeprefix("/studio/"))
         if file is not None:
             self.reply(200, file.body, file.media_type, file.headers)
@@ -172,8 +182,23 @@ class Handler(BaseHTTPRequestHandler):
             self.reply_json({"object": "list", "data": state.models})
         elif path == "/v1/server/status":
             self.reply_json(status_of(state))
+        elif path.startswith("/v1/training/runs"):
+            self.training(path)
         else:
             self.refuse(404, "no such route")
+
+    def training(self, path: str) -> None:
+        assert self.server.state.runs is not None or path == "/v1/training/runs"
+        shelf = Shelf(self.server.state.runs or Path("/nowhere/runs"))
+        names = [unquote(part) for part in path.split("/")[4:]]
+        query = {name: int(value) for name, value in parse_qsl(urlsplit(self.path).query)}
+        if not names:
+            self.reply(200, msgspec.json.encode(shelf.listed()))
+        elif len(names) == 1:
+            self.reply(200, msgspec.json.encode(shelf.facts(names[0])))
+        else:
+            offset = query.pop("offset", 0)
+            self.reply(200, msgspec.json.encode(shelf.records(names[0], names[1], offset, Thinning(**query))))
 
     def do_POST(self) -> None:
         path = self.path.removeprefix(self.server.root)
@@ -370,7 +395,8 @@ class FakeServer(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    watched = FakeState([moe_model(layers=26, experts=64), dense_model()], pace=0.02)
+    models = [moe_model(layers=26, experts=64), dense_model()]
+    watched = FakeState(models, pace=0.02, runs=Path(sys.argv[2]) if len(sys.argv) > 2 else None)
     with FakeServer(watched, port=int(sys.argv[1]) if len(sys.argv) > 1 else 8765) as running:
         print(running.url, flush=True)
         threading.Event().wait()

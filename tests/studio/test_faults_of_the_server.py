@@ -75,7 +75,7 @@ def test_nothing_comes_from_elsewhere(page: Page, server: FakeServer) -> None:
     addresses: list[str] = []
     page.on("request", lambda request: addresses.append(request.url))
     page.goto(server.url)
-    for name in ("Experts", "Server", "Chat"):
+    for name in ("Experts", "Server", "Training", "Chat"):
         page.get_by_role("navigation", name="Pages").get_by_role("link", name=name).click()
         expect(page.get_by_role("main")).to_be_visible()
     assert addresses

@@ -5,7 +5,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from fake_server import FakeServer
 
-PAGES = ["chat", "experts", "server"]
+PAGES = ["chat", "experts", "server", "training"]
 
 
 def test_languages(page: Page, server: FakeServer) -> None:
@@ -52,6 +52,8 @@ def test_keys(page: Page, server: FakeServer) -> None:
     page.keyboard.press("Escape")
     page.keyboard.press("3")
     expect(page.get_by_role("heading", name="Server", exact=True)).to_be_visible()
+    page.keyboard.press("4")
+    expect(page.get_by_role("heading", name="Training", exact=True)).to_be_visible()
     page.keyboard.press("1")
     page.keyboard.press("/")
     expect(field).to_be_focused()

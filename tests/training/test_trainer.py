@@ -1,13 +1,16 @@
 """Whole runs, tiny: they learn, they stop and go on with the same numbers, they come back from what is not a number."""
 
+import fcntl
 import json
 import math
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from deepseek.errors import CheckpointError, ConfigError, DeepseekError
 from deepseek.models.decoder import Model
@@ -103,6 +106,23 @@ def test_one_process_at_a_time(data: Path, tmp_path: Path) -> None:
 
     stop = StopRequest()
     train(tiny_recipe(data), tmp_path, Listener(second), stop=stop)
+
+
+def test_who_asks_whether_a_run_goes_on_keeps_no_trainer_out(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the studio does, which holds the lock for a moment."""
+    asking = (tmp_path / ".lock").open("w")
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    end = threading.Timer(0.1, asking.close)
+
+    def lock(path: Path) -> FileLock:
+        end.start()
+        return FileLock(path)
+
+    monkeypatch.setattr(trainer_module, "FileLock", lock)
+    assert train(tiny_recipe(data, stage={"steps": 1}), tmp_path).step == 1
+    end.join()
 
 
 @pytest.mark.parametrize("micro", [1, 2])

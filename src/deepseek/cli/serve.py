@@ -61,7 +61,7 @@ def run(config: ServerConfig) -> None:
         path = resolve(wanted, revision=config.revision, report=report).path
         engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
     end_clearly_on_bus_errors()
-    app = build_app(config, engine, short_name(wanted), recommended_for(config, path))
+    app = build_app(config, engine, short_name(wanted), recommended_for(config, path), path)
     Server(app, config, lambda address: _tell(app.state.service, address)).run()
 
 

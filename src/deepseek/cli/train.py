@@ -66,6 +66,7 @@ def train(
     trainer = Trainer(wanted, folder, data)
     if not as_json:
         _print_facts(trainer.plan)
+        err.print(f"watch it: deepseek serve --runs {folder.parent}", markup=False, style="dim", soft_wrap=True)
     keep_freed_memory()
     watcher = _Watcher()
     try:

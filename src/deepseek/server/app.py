@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -38,6 +39,7 @@ from deepseek.server.routes import (
     status,
     studio,
     tokens,
+    training,
 )
 from deepseek.server.service import Service
 from deepseek.server.warm_up import warm_up
@@ -49,15 +51,20 @@ if TYPE_CHECKING:
 ROUTERS = (
     health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
     ranking.router, tokens.router, status.router, studio.router, files.router, batches.router,
+    training.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 
 
 def build_app(
-    config: "ServerConfig", engine: "Engine", model_name: str, sampling_defaults: Mapping[str, Any] | None = None
+    config: "ServerConfig",
+    engine: "Engine",
+    model_name: str,
+    sampling_defaults: Mapping[str, Any] | None = None,
+    model_folder: Path | None = None,
 ) -> FastAPI:
-    """The application for one engine, which it closes at the end. sampling_defaults: see Service."""
-    service = Service(config, engine, model_name, sampling_defaults)
+    """The application for one engine, which it closes at the end. sampling_defaults, model_folder: see Service."""
+    service = Service(config, engine, model_name, sampling_defaults, model_folder)
     keys = Keyring(config.api_key, config.api_key_file)
     log = AccessLog() if config.access_log == "json" else None
 

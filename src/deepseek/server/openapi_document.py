@@ -10,6 +10,7 @@ from deepseek.server.protocol.embeddings import EmbeddingList
 from deepseek.server.protocol.message_events import MessageAnswer
 from deepseek.server.protocol.ranking import Ranking, ScoreList
 from deepseek.server.protocol.response_events import ResponseAnswer
+from deepseek.server.protocol.training import RecordPage, TrainingRunFacts, TrainingRunList
 
 _ERROR = {
     "type": "object",
@@ -36,6 +37,7 @@ _EVENT = {
 _REFERENCE = "#/components/schemas/{name}"
 _STRUCTURES: tuple[type[msgspec.Struct], ...] = (
     ChatCompletion, Completion, MessageAnswer, ResponseAnswer, EmbeddingList, ScoreList, Ranking,
+    TrainingRunList, TrainingRunFacts, RecordPage,
 )  # fmt: skip
 REFUSED: dict[int | str, dict[str, Any]] = {
     "default": {

@@ -109,6 +109,10 @@ class ServerConfig:
     ssl_keyfile: str | None = _setting(None, HTTP, "Private key in PEM; with it the server speaks HTTPS.", takes="FILE")
     ssl_certfile: str | None = _setting(None, HTTP, "Certificate in PEM.", takes="FILE")
     studio: bool = _setting(True, HTTP, "Serve the web page at /.")
+    runs: str | None = _setting(
+        None, HTTP, "Folder of training runs that the page shows; by default runs in the current folder.",
+        takes="FOLDER",
+    )  # fmt: skip
 
     api_key: tuple[str, ...] = _secret(
         (), ACCESS, "Key that clients must give; several times for several keys.", takes="KEY"
@@ -173,6 +177,10 @@ class ServerConfig:
         for name in ("ssl_keyfile", "ssl_certfile", "chat_template", "api_key_file"):
             path = getattr(self, name)
             _require(path is None or Path(path).is_file(), name, "a file", path)
+        _require(
+            self.runs is None or Path(self.runs).is_dir(), "runs",
+            "a folder that exists, such as the runs that `deepseek train` makes", self.runs,
+        )  # fmt: skip
         _require(
             self.otlp_traces_endpoint is None or self.otlp_traces_endpoint.startswith(("http://", "https://")),
             "otlp_traces_endpoint", "an address such as http://localhost:4318/v1/traces", self.otlp_traces_endpoint,

@@ -18,6 +18,7 @@ from deepseek.server.parsing import REASONING, TOOLS, detect
 from deepseek.server.response_store import ResponseStore
 from deepseek.server.token_views import TokenViews
 from deepseek.server.tracing import Tracing
+from deepseek.server.training_runs.shelf import DEFAULT_FOLDER, Shelf
 
 if TYPE_CHECKING:
     from deepseek.engine.engine import Engine
@@ -40,6 +41,7 @@ class Service:
     model_names: under which the model is served, the first is told in answers. chat_template: what replaces the
     model's own; template_text: the one that is used, "" for none. parsers: names for `make_parser`.
     sampling_defaults: fields of SamplingParams that the model's makers recommend; chat_defaults: with what chats need.
+    model_folder: of the model, which may bring the records of its training.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Service:
         engine: "Engine",
         model_name: str,
         sampling_defaults: Mapping[str, Any] | None = None,
+        model_folder: Path | None = None,
     ) -> None:
         self.config = config
         self.engine = engine
@@ -62,6 +65,7 @@ class Service:
         endpoint = config.otlp_traces_endpoint
         self.tracing = None if endpoint is None else Tracing(endpoint, self.model_names[0])
         self.responses = ResponseStore(config.response_store, config.response_store_bytes)
+        self.training_runs = Shelf(Path(config.runs or DEFAULT_FOLDER), model_folder)
         self.created = int(time.time())
         self.started = time.monotonic()
         self.is_draining = False

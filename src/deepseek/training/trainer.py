@@ -76,7 +76,8 @@ class Trainer:
         run.create()
         with ExitStack() as stack:
             try:
-                stack.enter_context(FileLock(run.path / ".lock").acquire(timeout=0))
+                # Not 0 seconds: whoever asks whether a run goes on holds the lock for a moment (server/training_runs).
+                stack.enter_context(FileLock(run.path / ".lock").acquire(timeout=1))
             except Timeout:
                 raise DeepseekError(f"{run.path}: another process trains in this folder") from None
             stop = stop or stack.enter_context(StopRequest())

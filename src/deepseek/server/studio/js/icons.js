@@ -6,6 +6,7 @@ const PATHS = {
   chat: "M4 6a2 2 0 0 1 2-2h12a2 2 0 0 1 2 2v9a2 2 0 0 1-2 2h-7l-5 4v-4a2 2 0 0 1-2-2z",
   experts: "M4 4h4v4H4z M10 4h4v4h-4z M16 4h4v4h-4z M4 10h4v4H4z M10 10h4v4h-4z M16 10h4v4h-4z M4 16h4v4H4z M10 16h4v4h-4z M16 16h4v4h-4z",
   server: "M3 13h4l3-8 4 14 3-8h4",
+  training: "M4 4v16h16 M7 8c2 6 5 8 12 8",
   plus: "M12 5v14 M5 12h14",
   send: "M12 19V5 M6 11l6-6 6 6",
   stop: "M7 7h10v10H7z",

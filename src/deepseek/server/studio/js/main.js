@@ -11,9 +11,10 @@ import { language, t } from "./words.js";
 import { ChatPage } from "./chat/page.js";
 import { ExpertsPage } from "./experts/page.js";
 import { ServerPage } from "./server/page.js";
+import { TrainingPage } from "./training/page.js";
 
-const PAGES = { chat: ChatPage, experts: ExpertsPage, server: ServerPage };
-const ICONS = { chat: "chat", experts: "experts", server: "server" };
+const PAGES = { chat: ChatPage, experts: ExpertsPage, server: ServerPage, training: TrainingPage };
+const ICONS = { chat: "chat", experts: "experts", server: "server", training: "training" };
 const THEMES = ["auto", "light", "dark"];
 const THEME_ICONS = { auto: "auto", light: "sun", dark: "moon" };
 const MODELS_GAP = 5000; // milliseconds between looks at which models there are

@@ -5,7 +5,7 @@ import { openDialog } from "./overlay.js";
 import { t } from "./words.js";
 
 export const KEYS = {
-  1: "page.chat", 2: "page.experts", 3: "page.server",
+  1: "page.chat", 2: "page.experts", 3: "page.server", 4: "page.training",
   "/": "write", n: "new", r: "regenerate", c: "continue", e: "edit", p: "tokens", a: "attach", "[": "previous", "]": "next",
   s: "settings", b: "sidebar", x: "compare", l: "language", t: "theme", "?": "help", Escape: "escape",
 };

@@ -31,12 +31,29 @@ export function percent(value, digits = 0) {
   return new Intl.NumberFormat(tag(), { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits }).format(value);
 }
 
+/** A large number in few letters: 12.3M. */
+export function compact(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return new Intl.NumberFormat(tag(), { notation: "compact", maximumSignificantDigits: 3 }).format(value);
+}
+
+/** A small number such as a learning rate: 4.0e-3. */
+export function small(value) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return value === 0 ? "0" : value.toExponential(1);
+}
+
 /** Bytes in units of 1024, as memory is counted. */
 export function bytes(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const step = value < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(value) / 10));
   return `${number(value / 1024 ** step, step > 2 ? 2 : 0)} ${units[step]}`;
+}
+
+/** The unit that `bytes` would tell `value` in. */
+export function byteUnit(value) {
+  return 1024 ** Math.floor(Math.log2(Math.max(1, value)) / 10);
 }
 
 /** Seconds, in the unit that leaves a readable number. */

@@ -17,9 +17,11 @@ export class HeatGrid {
   /**
    * rows, columns: counts. rowName(row), columnName(column): short labels. describe(row, column): lines of the card.
    * pick(row, column): a cell was clicked. square: cells as high as wide. tallest, widest: most pixels of a cell.
+   * narrowest: least pixels of a cell's width. columnRoom: pixels that a column's name takes.
+   * seams: lines between cells that are large enough for them.
    */
-  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, widest = square ? 22 : 40, labelWidth = 34 }) {
-    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, widest, labelWidth });
+  constructor({ rows, columns, rowName, columnName, describe, pick, label, square = false, tallest = 18, widest = square ? 22 : 40, labelWidth = 34, narrowest = square ? 3 : 5, columnRoom = 26, seams = true }) {
+    Object.assign(this, { rows, columns, rowName, columnName, describe, pick, square, tallest, widest, labelWidth, narrowest, columnRoom, seams });
     this.values = new Float64Array(rows * columns);
     this.most = 0;
     this.canvas = h("canvas", { tabindex: "0", role: "img", "aria-label": label });
@@ -48,6 +50,12 @@ export class HeatGrid {
     this.redraw();
   }
 
+  /** Other counts of rows and columns: `show` must follow. */
+  resize(rows, columns) {
+    if (this.#cursor && (this.#cursor[0] >= rows || this.#cursor[1] >= columns)) this.#cursor = null;
+    Object.assign(this, { rows, columns });
+  }
+
   /** cells: a list of [row, column] that were just used. */
   flash(cells) {
     this.#lit = cells;
@@ -63,9 +71,9 @@ export class HeatGrid {
   #layout() {
     const room = Math.max(120, this.element.clientWidth - this.labelWidth);
     const most = this.square ? Math.min(this.widest, TALL / this.rows) : this.widest;
-    const width = Math.max(this.square ? 3 : 5, Math.min(most, room / this.columns));
+    const width = Math.max(this.narrowest, Math.min(most, room / this.columns));
     const height = this.square ? width : Math.max(7, Math.min(this.tallest, TALL / this.rows));
-    return { width, height, gap: width > 6 && height > 6 ? 1 : 0 };
+    return { width, height, gap: this.seams && width > 6 && height > 6 ? 1 : 0 };
   }
 
   #draw() {
@@ -106,7 +114,7 @@ export class HeatGrid {
     const everyRow = Math.ceil(13 / height);
     for (let row = 0; row < this.rows; row += everyRow) context.fillText(this.rowName(row), this.labelWidth - 7, (row + 0.5) * height);
     context.textAlign = "center";
-    const everyColumn = [1, 2, 4, 8, 16, 32, 64, 128].find((step) => step * width >= 26) ?? 256;
+    const everyColumn = [1, 2, 4, 8, 16, 32, 64, 128].find((step) => step * width >= this.columnRoom) ?? 256;
     for (let column = 0; column < this.columns; column += everyColumn) {
       context.fillText(this.columnName(column), this.labelWidth + (column + 0.5) * width, height * this.rows + AXIS / 2 + 1);
     }

@@ -11,7 +11,8 @@ const OFFERS = [
   { name: "lite", commands: ["deepseek serve v2-lite-chat"] },
 ];
 
-function command(text) {
+/** A command line with a button that copies it. */
+export function command(text) {
   return h("div", { class: "command" }, h("pre", {}, h("code", {}, text)),
     h("button", { class: "icon-button", type: "button", "aria-label": t("copy"), title: t("copy"), onclick: () => copyText(text) }, icon("copy")));
 }
