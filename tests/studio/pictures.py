@@ -1,7 +1,8 @@
 """Makes the README's pictures of the studio from running servers.
 
-Run: python tests/studio/pictures.py CHAT_URL EXPERTS_URL [--font "Inter"] [--into docs/images]
-CHAT_URL: `deepseek serve`; EXPERTS_URL: the same with a model that has experts. Takes about a minute.
+Run: python tests/studio/pictures.py CHAT_URL EXPERTS_URL [--runs RUN OTHER] [--font "Inter"] [--into docs/images]
+CHAT_URL: `deepseek serve`; EXPERTS_URL: the same with a model that has experts; --runs: two training runs that CHAT_URL
+shows (`--runs` there too). Takes about a minute.
 """
 
 import argparse
@@ -49,10 +50,22 @@ def experts(browser: Browser, url: str, font: str, path: Path) -> None:
     page.screenshot(path=path)
 
 
+def training(browser: Browser, url: str, font: str, path: Path, run: str, other: str) -> None:
+    """One run beside another: figures, losses, loads."""
+    page = new_page(browser, f"{url.rstrip('/')}/#/training", 1180, font)
+    page.get_by_role("button", name=run, exact=True).click()
+    page.get_by_role("combobox", name="Compare with another run").select_option(other)
+    expect(page.locator("#loss")).to_contain_text(other, timeout=LONGEST_WAIT)
+    page.locator("#loss").evaluate("panel => panel.scrollIntoView()")
+    page.wait_for_timeout(1000)  # drawings come a fifth of a second after their data
+    page.screenshot(path=path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chat_url")
     parser.add_argument("experts_url")
+    parser.add_argument("--runs", nargs=2, metavar=("RUN", "OTHER"))
     parser.add_argument("--font", default="Inter", help="first choice for the page's texts, where it is installed")
     parser.add_argument("--into", type=Path, default=IMAGES)
     given = parser.parse_args()
@@ -63,6 +76,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium.path, args=ARGUMENTS, env=environment)
         chat(browser, given.chat_url, given.font, given.into / "studio-chat.png")
         experts(browser, given.experts_url, given.font, given.into / "studio-experts.png")
+        if given.runs:
+            training(browser, given.chat_url, given.font, given.into / "studio-training.png", *given.runs)
         browser.close()
 
 
