@@ -196,6 +196,20 @@ def test_two_runs_in_one_chart(page: Page, server: FakeServer, runs: Path) -> No
     expect(page.get_by_role("button", name="dense-twin")).to_be_focused()
 
 
+def test_of_many_sources_their_mean_or_one_is_shown(page: Page, server: FakeServer, runs: Path) -> None:
+    folder = write_run(runs / "one", 40)
+    losses = {f"source-{number}": float(number) for number in range(1, 31)}
+    write_lines(folder / "evaluations.jsonl", [{"step": 20, "tokens": 20_480, "loss": losses}])
+    open_page(page, server)
+    legend = page.locator("#loss .legend").last
+    expect(legend).to_contain_text("held-out, mean of 30 sources")
+    expect(legend.locator(".key")).to_have_count(2)
+    expect(card(page, "Held-out loss")).to_contain_text("15.50")
+    page.get_by_role("combobox", name="Held-out text").select_option("source-7")
+    expect(legend).to_contain_text("held-out source-7")
+    expect(legend.locator(".key")).to_have_count(2)
+
+
 def test_whatever_stands_in_the_files_is_text(page: Page, server: FakeServer, runs: Path) -> None:
     name = "<img src=x onerror='window.hacked = 3'>&%23 ..\\"
     folder = write_run(

@@ -5,9 +5,10 @@ import { icon } from "../icons.js";
 import { copyText } from "../overlay.js";
 import { t } from "../words.js";
 
-// A small random model costs nothing to try; the others are the smallest that are really trained.
+// A random model is there at once; the others are really trained, one of them by the reader.
 const OFFERS = [
   { name: "synthetic", commands: ["python benchmarks/synthetic_moe.py synthetic-moe.gguf", "deepseek serve ./synthetic-moe.gguf"] },
+  { name: "smoke", commands: ["deepseek train recipes/smoke.toml", "deepseek serve runs/smoke/checkpoints/final"] },
   { name: "lite", commands: ["deepseek serve v2-lite-chat"] },
 ];
 

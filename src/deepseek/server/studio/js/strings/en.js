@@ -77,6 +77,7 @@ export default {
   "kind.code": "Code", "kind.prose": "Prose", "kind.chinese": "Chinese", "kind.maths": "Maths", "kind.numbers": "Numbers",
   "dense.title": "{model} is a dense model: it has no experts", "dense.text": "In a dense model every token passes through all weights, so there is nothing to show here. Serve a mixture-of-experts model to see which experts work for which token:",
   "dense.synthetic": "At once: a synthetic model", "dense.synthetic.text": "Random weights in the shape of DeepSeek-V2-Lite with six layers (about 1.8 GB). Its text is noise; its routing is real.",
+  "dense.smoke": "In minutes: train one", "dense.smoke.text": "A million parameters and 8 experts a layer, trained on Python's own library. It has learned the look of code and no more.",
   "dense.lite": "Trained: DeepSeek-V2-Lite", "dense.lite.text": "16 billion parameters, 2.4 billion at work for each token. Fetched from the hub when it is first served.",
 
   "server.about": "Version {version} serves {model}, started {uptime} ago", "server.draining": "finishing its last requests", "server.metrics": "Prometheus metrics", "server.nostatus": "This server does not report its state.",
@@ -95,7 +96,7 @@ export default {
   "training.goingon": "going on", "training.finished": "finished", "training.ended": "not going on", "training.shipped": "came with the model", "training.size": "{all}, {active} active", "training.left": "about {time} left",
   "training.card.step": "Step", "training.card.tokens": "Tokens", "training.card.of": "of {tokens}", "training.card.loss": "Loss", "training.card.heldout": "Held-out loss", "training.card.sources": "mean of {count} sources", "training.card.speed": "Speed",
   "training.card.peak": "{share} of the machine's peak", "training.card.memory": "Memory", "training.nats": "nats a token", "training.step": "step {step}", "training.tokens": "{tokens} tokens",
-  "training.loss": "Loss", "training.loss.training": "training", "training.loss.heldout": "held-out {source}", "training.axis": "Over", "training.axis.steps": "Steps", "training.axis.tokens": "Tokens",
+  "training.loss": "Loss", "training.loss.training": "training", "training.loss.heldout": "held-out {source}", "training.loss.mean": "held-out, mean of {count} sources", "training.source": "Held-out text", "training.source.mean": "{count} held-out sources", "training.axis": "Over", "training.axis.steps": "Steps", "training.axis.tokens": "Tokens",
   "training.smoothing": "Smoothing of the training loss", "training.smoothing.none": "not smoothed", "training.smoothing.over": "mean of {steps} steps",
   "training.compare": "Compare with another run", "training.compare.none": "compare with …", "training.compare.with": "and {name}",
   "training.range": "Part of the run", "training.range.all": "whole run", "training.range.last": "last {share}", "training.mtp_loss": "Loss of the prediction layers",

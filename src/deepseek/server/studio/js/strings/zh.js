@@ -77,6 +77,7 @@ export default {
   "kind.code": "代码", "kind.prose": "散文", "kind.chinese": "中文", "kind.maths": "数学", "kind.numbers": "数字",
   "dense.title": "{model} 是稠密模型，没有专家", "dense.text": "在稠密模型中，每个词元都经过全部权重，因此这里没有可显示的内容。运行一个混合专家模型，就能看到哪些专家处理哪些词元：",
   "dense.synthetic": "立即可用：合成模型", "dense.synthetic.text": "随机权重，形状与 DeepSeek-V2-Lite 相同，六层（约 1.8 GB）。文本没有意义，但路由是真实的。",
+  "dense.smoke": "几分钟内：自己训练一个", "dense.smoke.text": "一百万参数，每层 8 个专家，用 Python 标准库训练。它只学到了代码的样子。",
   "dense.lite": "训练过的：DeepSeek-V2-Lite", "dense.lite.text": "160 亿参数，每个词元激活 24 亿。首次运行时从模型仓库下载。",
 
   "server.about": "版本 {version}，模型 {model}，已运行 {uptime}", "server.draining": "正在完成最后的请求", "server.metrics": "Prometheus 指标", "server.nostatus": "此服务器不报告状态。",
@@ -95,7 +96,7 @@ export default {
   "training.goingon": "进行中", "training.finished": "已完成", "training.ended": "未在进行", "training.shipped": "随模型提供", "training.size": "{all}，激活 {active}", "training.left": "大约还需 {time}",
   "training.card.step": "步", "training.card.tokens": "词元", "training.card.of": "共 {tokens}", "training.card.loss": "损失", "training.card.heldout": "留出集损失", "training.card.sources": "{count} 个来源的平均", "training.card.speed": "速度",
   "training.card.peak": "本机峰值的 {share}", "training.card.memory": "内存", "training.nats": "奈特/词元", "training.step": "第 {step} 步", "training.tokens": "{tokens} 个词元",
-  "training.loss": "损失", "training.loss.training": "训练", "training.loss.heldout": "留出 {source}", "training.axis": "横轴", "training.axis.steps": "步数", "training.axis.tokens": "词元",
+  "training.loss": "损失", "training.loss.training": "训练", "training.loss.heldout": "留出 {source}", "training.loss.mean": "留出 {count} 个来源的平均", "training.source": "留出文本", "training.source.mean": "{count} 个留出来源", "training.axis": "横轴", "training.axis.steps": "步数", "training.axis.tokens": "词元",
   "training.smoothing": "训练损失的平滑", "training.smoothing.none": "不平滑", "training.smoothing.over": "{steps} 步平均",
   "training.compare": "与另一次训练比较", "training.compare.none": "比较……", "training.compare.with": "与 {name}",
   "training.range": "显示范围", "training.range.all": "整个训练", "training.range.last": "最后 {share}", "training.mtp_loss": "预测层损失",

@@ -6,13 +6,20 @@ import { bytes, byteUnit, compact, number, percent, small, t } from "../words.js
 import { finite } from "./load.js";
 
 const SMOOTHING = [1, 10, 50, 200]; // steps over which the training loss is averaged
-const MOST_SOURCES = 12; // of held-out text that are shown
+const MOST_SOURCES = 3; // of held-out text with a line each; of more their mean is shown, or the one that is chosen
 const SHORT = 1000; // steps of a run that is smoothed less
 const RANGES = [1, 0.5, 0.1]; // shares of the run, from its end, that can be looked at
 const FIGURES = [
   ["learning_rate", small, true], ["gradient_norm", (value) => number(value, 2), true], ["tokens_per_second", (value) => number(value), true],
   ["peak_share", (value) => percent(value), true], ["memory_bytes", bytes, true, byteUnit], ["mtp_loss", (value) => number(value, 2), false],
 ];
+
+function meanOf(losses) {
+  const values = Object.values(losses ?? {}).filter(Number.isFinite);
+  return values.length ? values.reduce((sum, value) => sum + value) / values.length : null;
+}
+
+const sourcesOf = (record) => [...new Set(record.evaluations.flatMap(({ loss }) => Object.keys(loss ?? {})))];
 
 /** Each point's mean with those at most `span` / 2 steps before and after it; points: [[step, x, y]] in order. */
 export function smoothed(points, span) {
@@ -42,11 +49,12 @@ export class Figures {
       SMOOTHING.map((span) => h("option", { value: span }, span === 1 ? t("training.smoothing.none") : t("training.smoothing.over", { steps: span }))));
     this.range = h("select", { "aria-label": t("training.range"), value: this.#range, onchange: () => { this.#range = Number(this.range.value); this.draw(); } },
       RANGES.map((share) => h("option", { value: share }, share === 1 ? t("training.range.all") : t("training.range.last", { share: percent(share) }))));
+    this.source = h("select", { "aria-label": t("training.source"), onchange: () => this.draw() });
     this.comparison = h("select", { "aria-label": t("training.compare"), onchange: () => this.compare(this.comparison.value || null) });
     this.small = FIGURES.map(([name, label, fromZero, unit]) => ({ name, curves: new Curves({ label, at, fromZero, unit, title: t(`training.${name}`), height: 130 }) }));
     this.element = h("div", { class: "board-panels" },
       h("section", { class: "panel", id: "loss" },
-        h("div", { class: "panel-head" }, h("h2", {}, t("training.loss")), h("div", { class: "controls" }, this.comparison, this.range, this.smoothing, this.axes)),
+        h("div", { class: "panel-head" }, h("h2", {}, t("training.loss")), h("div", { class: "controls" }, this.comparison, this.source, this.range, this.smoothing, this.axes)),
         this.loss.element, this.legend, this.thinned),
       h("div", { class: "row-3" }, this.small.map(({ name, curves }) =>
         h("section", { class: "panel", id: name.replaceAll("_", "-") }, h("h2", { class: "panel-title" }, t(`training.${name}`)), curves.element))));
@@ -62,6 +70,7 @@ export class Figures {
     const { record, other } = this;
     if (!record) return;
     this.#drawComparison();
+    this.#drawSources();
     this.smoothing.value = String(this.#spanOf(record));
     const curves = [...this.#losses(record, false), ...(other ? this.#losses(other, true) : [])];
     this.#show(this.loss, curves);
@@ -90,15 +99,20 @@ export class Figures {
     const whose = (text) => (this.other ? `${record.id}: ${text}` : text);
     const read = (point) => point.main_loss ?? point.loss;
     const raw = record.points.filter((point) => read(point) !== null && this.#x(point) !== null);
-    const sources = [...new Set(record.evaluations.flatMap(({ loss }) => Object.keys(loss ?? {})))].slice(0, MOST_SOURCES);
     return [
       !dashed && span > 1 && { name: "", series: 1, faint: true, points: this.#points(raw, read) },
       { name: whose(t("training.loss.training")), series: 1, dashed, points: smoothed(raw.map((point) => [point.step, this.#x(point), read(point)]), span) },
-      ...sources.map((source, place) => ({
-        name: whose(t("training.loss.heldout", { source })), series: 2 + (place % 3), dashed, dots: true,
-        points: this.#points(record.evaluations, ({ loss }) => loss?.[source]),
-      })),
+      ...this.#heldOut(record).map(([name, points], place) => ({ name: whose(name), series: 2 + place, dashed, dots: true, points })),
     ].filter(Boolean);
+  }
+
+  /** [[name, points]] of held-out text. */
+  #heldOut(record) {
+    const sources = sourcesOf(record);
+    const lineOf = (source) => [t("training.loss.heldout", { source }), this.#points(record.evaluations, ({ loss }) => loss?.[source])];
+    if (sources.length <= MOST_SOURCES) return sources.map(lineOf);
+    if (this.source.value) return [lineOf(this.source.value)];
+    return [[t("training.loss.mean", { count: number(sources.length) }), this.#points(record.evaluations, ({ loss }) => meanOf(loss))]];
   }
 
   #spanOf({ facts, points }) {
@@ -123,6 +137,18 @@ export class Figures {
     }
     this.comparison.hidden = !names.length;
     this.comparison.value = this.other?.id ?? "";
+  }
+
+  #drawSources() {
+    const names = sourcesOf(this.record);
+    const key = JSON.stringify(names);
+    if (this.source.dataset.names !== key) {
+      const chosen = this.source.value;
+      fill(this.source, h("option", { value: "" }, t("training.source.mean", { count: number(names.length) })), names.map((name) => h("option", { value: name }, name)));
+      this.source.value = names.includes(chosen) ? chosen : "";
+      this.source.dataset.names = key;
+    }
+    this.source.hidden = names.length <= MOST_SOURCES;
   }
 
   #setAxis(name, button) {
