@@ -1,48 +1,17 @@
 // The server's counters over the last minutes, kept while the page is open, and the rates between them.
 
-import { Emitter } from "../emitter.js";
-import { getJson } from "../api/server.js";
+import { Lookout } from "../lookout.js";
 
 export const SPAN = 180; // seconds that are kept
-const GAP = 1000; // milliseconds between looks
 
-class History extends Emitter {
+class History extends Lookout {
   samples = []; // {at: seconds, status}, oldest first
-  failure = null;
-  #watchers = 0;
-  #timer = null;
-
-  /** Looks once a second until the function it gives back is called. */
-  watch(listener) {
-    const end = this.on("sample", listener);
-    this.#watchers += 1;
-    if (this.#watchers === 1) this.#look();
-    return () => {
-      end();
-      this.#watchers -= 1;
-      if (!this.#watchers) clearTimeout(this.#timer);
-    };
-  }
 
   get latest() {
     return this.samples.at(-1)?.status ?? null;
   }
 
-  async #look() {
-    if (!document.hidden) {
-      try {
-        this.#add(await getJson("v1/server/status"));
-        this.failure = null;
-      } catch (error) {
-        this.failure = error;
-      }
-      this.emit("sample");
-    }
-    clearTimeout(this.#timer);
-    if (this.#watchers) this.#timer = setTimeout(() => this.#look(), GAP);
-  }
-
-  #add(status) {
+  take(status) {
     const at = performance.now() / 1000;
     const before = this.latest;
     // A server that was started anew counts from zero: what it replaced is no past of it.
@@ -68,4 +37,4 @@ class History extends Emitter {
   }
 }
 
-export const history = new History();
+export const history = new History("v1/server/status", 1000);
