@@ -72,7 +72,7 @@ def measure(run: Path, tokens: int) -> dict[str, Any]:
     data = prepared_data(recipe.data)
     mixture = mixture_of(recipe.data, data)
     batches = Batches(data, mixture, sequence_length=recipe.stage.sequence_length, batch_size=MICRO_BATCH, seed=0)
-    model = AutoModel.from_pretrained(newest_checkpoint(run), dtype="bfloat16").eval()
+    model = AutoModel.from_pretrained(newest_checkpoint(run)).eval()
     loads = Loads(model)
     shares = mixture.stages[-1].shares
     per_source: dict[str, tuple[float, int, dict[str, Tensor]]] = {}
