@@ -56,6 +56,9 @@ def test_a_file_goes_with_the_message(chat: Page, server: FakeServer, tmp_path: 
 
 
 def test_files_alone_are_a_message_and_a_key_picks_them(chat: Page, server: FakeServer) -> None:
+    # Interception of file choosers takes a moment to begin, and expect_file_chooser does not wait for it.
+    chat.on("filechooser", lambda _: None)
+    chat.evaluate("new Promise(done => setTimeout(done, 200))")
     field = chat.get_by_role("textbox", name="Write a message")
     expect(field).to_be_focused()
     field.blur()
