@@ -337,3 +337,14 @@ def test_a_run_keeps_the_precision_that_it_began_with(
     on(has_bfloat16=False)
     train(recipe, tmp_path / "run")
     assert on(has_bfloat16=True) == on(has_bfloat16=False)
+
+
+def test_a_precision_that_the_processor_imitates_is_warned_of(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepseek.models.device._cpu_has_bfloat16", lambda: False)
+    for precision, warned in (("bfloat16", True), ("float32", False)):
+        listener = Listener()
+        recipe = tiny_recipe(data, training={"precision": precision}, stage={"steps": 1})
+        train(recipe, tmp_path / precision, listener)
+        assert any(f"imitates {precision}" in note for note in listener.notes) == warned

@@ -26,17 +26,17 @@ def prepared_data(table: DataTable, *, report: Report = silent) -> Path:
 
 
 def expected_vocab_size(table: DataTable) -> int:
-    """Of the prepared data, or of what its recipe will make; nothing is prepared or fetched. Raises ConfigError."""
+    """Of the prepared data, or of what its recipe will make; no data is prepared or fetched. Raises ConfigError."""
     folder = _folder(table)
     if (folder / DATASET).exists():
         return int(read_dataset(folder)["vocab_size"])
     if table.recipe is None:
         raise _unprepared(folder)
-    tokenizer = DataRecipe.from_toml(Path(table.recipe)).tokenizer
-    if tokenizer.path is not None:
-        return AutoTokenizer.from_pretrained(tokenizer.path).vocab_size
-    assert tokenizer.vocab_size is not None
-    return tokenizer.vocab_size
+    recipe = DataRecipe.from_toml(Path(table.recipe))
+    if (given := recipe.given_tokenizer()) is not None:
+        return AutoTokenizer.from_pretrained(given).vocab_size
+    assert recipe.tokenizer.vocab_size is not None
+    return recipe.tokenizer.vocab_size
 
 
 def _unprepared(folder: Path) -> ConfigError:

@@ -135,11 +135,10 @@ def _tokenizer(
     folder = out / "tokenizer"
     if vocabulary.key_on_disk(folder) == key:
         return
-    if wanted.path is not None:
+    if (given := recipe.given_tokenizer()) is not None:
         from deepseek.tokenizer import AutoTokenizer
 
-        path = recipe.folder / Path(wanted.path).expanduser()
-        tokenizer = AutoTokenizer.from_pretrained(path if path.exists() else wanted.path)
+        tokenizer = AutoTokenizer.from_pretrained(given)
         vocabulary.save(tokenizer, folder, {"key": key, "taken_from": wanted.path})
         return
     assert wanted.vocab_size is not None

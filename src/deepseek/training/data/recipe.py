@@ -242,5 +242,12 @@ class DataRecipe:
     def split_of(self, source: SourceConfig) -> int:
         return source.split_characters or self.cleaning.split_characters
 
+    def given_tokenizer(self) -> str | Path | None:
+        """The tokenizer to use: a path beside the recipe where there is one, else a name; None: one is trained."""
+        if self.tokenizer.path is None:
+            return None
+        path = self.folder / Path(self.tokenizer.path).expanduser()
+        return path if path.exists() else self.tokenizer.path
+
     def held_out_of(self, source: SourceConfig) -> float:
         return self.held_out.share if source.held_out is None else source.held_out
