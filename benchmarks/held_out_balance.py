@@ -67,12 +67,13 @@ def held_out(batches: Batches, source: str, most: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def measure(run: Path, tokens: int) -> dict[str, Any]:
+def measure(run: Path, tokens: int, checkpoint: Path | None = None) -> dict[str, Any]:
+    """checkpoint: other weights of the run than its newest."""
     recipe = Recipe.from_dict(json.loads((run / "run.json").read_text())["recipe"])
     data = prepared_data(recipe.data)
     mixture = mixture_of(recipe.data, data)
     batches = Batches(data, mixture, sequence_length=recipe.stage.sequence_length, batch_size=MICRO_BATCH, seed=0)
-    model = AutoModel.from_pretrained(newest_checkpoint(run)).eval()
+    model = AutoModel.from_pretrained(checkpoint or newest_checkpoint(run)).eval()
     loads = Loads(model)
     shares = mixture.stages[-1].shares
     per_source: dict[str, tuple[float, int, dict[str, Tensor]]] = {}
