@@ -55,8 +55,12 @@ class Bench:
             partial.replace(self._file)
         return self.results[name]
 
-    def dense(self, dtype: str = "float32") -> Model:
-        return AutoModel.from_pretrained(self.path, dtype=dtype, device="cpu")
+    def dense(self) -> Model:
+        return AutoModel.from_pretrained(self.path, dtype="float32", device="cpu")
+
+    def teacher(self) -> Model:
+        """In the type that this processor multiplies fastest."""
+        return AutoModel.from_pretrained(self.path, device="cpu")
 
     @torch.inference_mode()
     def perplexity(self, model: Model) -> float:
@@ -87,7 +91,7 @@ class Bench:
         found["perplexity"] = self.once(f"{name} carved", lambda: self.perplexity(carving.to_model()))
         if options.minutes and not everything:
             distil = DistilConfig(minutes=options.minutes)
-            run = Distillation(carving.model, self.dense("bfloat16"), self.windows, distil, self.work / name)
+            run = Distillation(carving.model, self.teacher(), self.windows, distil, self.work / name)
             found["distillation"] = self.once(f"{name} distillation", lambda: run.run(self.report))
             run.run(self.report)  # already done: reads the state
             found["distilled_perplexity"] = self.once(f"{name} distilled", lambda: self.perplexity(carving.to_model()))
@@ -98,7 +102,7 @@ class Bench:
     def control(self) -> float:
         student = self.dense()
         distil = DistilConfig(minutes=self.options.minutes)
-        Distillation(student, self.dense("bfloat16"), self.windows, distil, self.work / "control").run(self.report)
+        Distillation(student, self.teacher(), self.windows, distil, self.work / "control").run(self.report)
         return self.perplexity(student)
 
     def copies(self) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 Run: python benchmarks/expert_scaling.py [--plot scaling.png]        Prints one JSON line; the plot needs `plot`.
 Workload: hidden 2,048, experts of 32,768 / n each (201M parameters in all), 4 active a token by sigmoid scores with a
-correction bias, 8,192 tokens, bf16 with a float32 router, random weights. Milliseconds of, forward and backward:
+correction bias, 8,192 tokens, random weights, a float32 router and experts in the type that the processor multiplies
+fastest (bfloat16, or float32 where that is imitated). Milliseconds of, forward and backward:
 - layer: all of it; switch: a top-1 layer of the same experts with softmax and room for 1.25 times the mean each;
 - scores: the product of tokens and router; choice: from its result to experts and weights;
 - dispatch: sort, gather and combine, as the layer does it; ragged: the same without rows to spare, which a layer of
   many experts with few tokens accepts for the sake of one batched product.
 `predicted` is what operations and bytes take at the speeds of the same minute: 3 x router product in float32, 3 x
-expert products in bf16 or, if longer, twice reading and once writing their weights, and moving the tokens. Medians.
+expert products in theirs or, if longer, twice reading and once writing their weights, and moving the tokens. Medians.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import torch
 from torch.nn import functional as F
 
 from deepseek.config import ModelConfig, MoeConfig, RopeConfig
+from deepseek.models.device import fast_dtype
 from deepseek.models.experts import _summed
 from deepseek.models.initialise import initialise
 from deepseek.models.moe import MoE
@@ -29,6 +31,7 @@ from deepseek.models.routing import Dispatch, Layout, Routing, dispatch
 from deepseek.training.memory import keep_freed_memory
 
 HIDDEN, WIDTH, ACTIVE, CAPACITY = 2048, 32_768, 4, 1.25
+DTYPE = fast_dtype(torch.device("cpu"))
 PRODUCT, COPIED = 2048, 1 << 28
 Layer = Callable[[], None]
 
@@ -45,7 +48,7 @@ def layer_of(experts: int, **changes: Any) -> MoE:
     )  # fmt: skip
     with torch.device("meta"):
         layer = MoE(config)
-    layer.to(torch.bfloat16).to_empty(device="cpu")
+    layer.to(DTYPE).to_empty(device="cpu")
     initialise(layer, std=0.02, generator=torch.Generator().manual_seed(0))
     return layer
 
@@ -66,8 +69,8 @@ class Workload:
     def __init__(self, experts: int, tokens: int) -> None:
         generator = torch.Generator().manual_seed(1)
         self.layer = layer_of(experts)
-        self.x_nm = torch.randn(tokens, HIDDEN, generator=generator).to(torch.bfloat16).requires_grad_()
-        self.grad_nm = torch.randn(tokens, HIDDEN, generator=generator).to(torch.bfloat16)
+        self.x_nm = torch.randn(tokens, HIDDEN, generator=generator).to(DTYPE).requires_grad_()
+        self.grad_nm = torch.randn(tokens, HIDDEN, generator=generator).to(DTYPE)
         self.routing: Routing = self.layer.gate(self.x_nm.detach())
         self.grad_ne = torch.randn(tokens, experts, generator=generator)
 
@@ -117,24 +120,24 @@ class Workload:
 
 
 def speeds() -> dict[str, float]:
-    """FLOP/s of a matrix product in both types, and bytes a second read and written by a copy."""
+    """FLOP/s of a matrix product of routers and of experts, and bytes a second read and written by a copy."""
     a = torch.randn(PRODUCT, PRODUCT)
-    b, source = a.to(torch.bfloat16), torch.zeros(COPIED, dtype=torch.uint8)
+    b, source = a.to(DTYPE), torch.zeros(COPIED, dtype=torch.uint8)
     target = torch.empty_like(source)
     flops = 2 * PRODUCT**3
     return {
-        "float32": flops / milliseconds(lambda: torch.mm(a, a), 5) * 1e3,
-        "bfloat16": flops / milliseconds(lambda: torch.mm(b, b), 5) * 1e3,
+        "router": flops / milliseconds(lambda: torch.mm(a, a), 5) * 1e3,
+        "experts": flops / milliseconds(lambda: torch.mm(b, b), 5) * 1e3,
         "bytes": 2 * COPIED / milliseconds(lambda: target.copy_(source), 5) * 1e3,
     }
 
 
 def predicted(experts: int, tokens: int, speed: dict[str, float]) -> float:
     """Milliseconds; see above. Tokens are moved five times, k rows each, read and written."""
-    router = 3 * 2 * tokens * HIDDEN * experts / speed["float32"]
-    operations = 3 * 2 * tokens * ACTIVE * 3 * HIDDEN * (WIDTH // experts) / speed["bfloat16"]
-    weights = 3 * 3 * HIDDEN * WIDTH * 2 / speed["bytes"]
-    moved = 5 * 2 * tokens * ACTIVE * HIDDEN * 2 / speed["bytes"]
+    router = 3 * 2 * tokens * HIDDEN * experts / speed["router"]
+    operations = 3 * 2 * tokens * ACTIVE * 3 * HIDDEN * (WIDTH // experts) / speed["experts"]
+    weights = 3 * 3 * HIDDEN * WIDTH * DTYPE.itemsize / speed["bytes"]
+    moved = 5 * 2 * tokens * ACTIVE * HIDDEN * DTYPE.itemsize / speed["bytes"]
     return 1e3 * (router + max(operations, weights) + moved)
 
 
@@ -197,6 +200,7 @@ def main() -> None:
         "expert_parameters": 3 * HIDDEN * WIDTH,
         "active": ACTIVE,
         "tokens": args.tokens,
+        "dtype": str(DTYPE).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "experts": found,
         "growth": {name: round(last[name] / first[name], 3) for name in ("dispatch", "ragged")},

@@ -44,7 +44,7 @@ def train(
 
         deepseek train recipes/smoke.toml
 
-        deepseek train recipes/tiny-moe.toml --size 20 --set optimizer.name=muon --out runs/muon
+        deepseek train recipes/tiny-moe.toml --size 60 --set optimizer.name=adamw --out runs/adamw
 
         deepseek train recipes/tiny-moe.toml --resume
     """
