@@ -1,6 +1,6 @@
 """A dense model carved: perplexity before and after distillation, and decode speed, at each share of active neurons.
 
-Run: python benchmarks/carve.py --work FOLDER [--minutes 60] [--experts 14 --shared 2 --active 14,10,6] [--control]
+Run: python benchmarks/carve.py --work FOLDER [--minutes 60] [--experts 32 --shared 16 --active 32,20,8] [--control]
 Prints one JSON line. Whatever was measured is kept in FOLDER: given again, it goes on where it was, also within a
 distillation (60 minutes a share). The text to carve and distil on is `carve_text`; perplexity is measured on
 `real_text` (100 windows of 512 tokens, 51,100 scored, float32 in PyTorch), decode speed by the engine (96 tokens, best
@@ -119,9 +119,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--experts", type=int, default=14)
-    parser.add_argument("--shared", type=int, default=2)
-    parser.add_argument("--active", default="14,10,6")
+    parser.add_argument("--experts", type=int, default=32)
+    parser.add_argument("--shared", type=int, default=16)
+    parser.add_argument("--active", default="32,20,8")
     parser.add_argument("--windows", type=int, default=100)
     parser.add_argument("--control", action="store_true")
     parser.add_argument("--copies", action="store_true")

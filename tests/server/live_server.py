@@ -44,10 +44,10 @@ class Live:
 
 
 @contextmanager
-def live(engine: Engine, name: str = "tiny", **settings: Any) -> Iterator[Live]:
-    """Closes the engine in the end."""
+def live(engine: Engine, name: str = "tiny", folder: Path | None = None, **settings: Any) -> Iterator[Live]:
+    """Closes the engine in the end. folder: of the model, which may bring records of its training."""
     config = ServerConfig.of({"port": 0, "access_log": "off", "shutdown_timeout": 5.0, **settings}, environment={})
-    app = build_app(config, engine, name)
+    app = build_app(config, engine, name, model_folder=folder)
     started = threading.Event()
     server = Server(app, config, lambda address: started.set())
     thread = threading.Thread(target=server.run)

@@ -22,11 +22,15 @@ def carve(
     text: Annotated[
         list[Path] | None, typer.Option("--text", help="Text in UTF-8 to fit and distil on; may be given often.")
     ] = None,
-    experts: Annotated[int | None, typer.Option(min=2, help="Routed experts; by default 14, with --upcycle 4.")] = None,
-    active: Annotated[
-        int | None, typer.Option(min=1, help="Of these a token passes; by default 10, with --upcycle 1.")
+    experts: Annotated[
+        int | None, typer.Option(min=2, help="Routed experts; by default about 32, with --upcycle 4.")
     ] = None,
-    shared: Annotated[int | None, typer.Option(min=0, help="Widths of an expert that every token passes: 2.")] = None,
+    active: Annotated[
+        int | None, typer.Option(min=1, help="Of these a token passes; by default three quarters in all, or 1 copy.")
+    ] = None,
+    shared: Annotated[
+        int | None, typer.Option(min=0, help="Widths of an expert that every token passes; by default a third.")
+    ] = None,
     compensate: Annotated[
         bool, typer.Option(help="Refit outputs to stand in for dropped experts; without it, all on is the dense model.")
     ] = True,
@@ -54,7 +58,7 @@ def carve(
 
         deepseek carve smollm2 --out smollm2-moe --text book.txt
 
-        deepseek carve smollm2 --out smollm2-moe --text book.txt --text wiki.txt --active 6 --distil-minutes 60
+        deepseek carve smollm2 --out smollm2-moe --text book.txt --text wiki.txt --active 8 --distil-minutes 60
 
         deepseek carve smollm2 --out smollm2-copies --upcycle --experts 8 --active 2
     """
@@ -80,9 +84,13 @@ def carve(
             from deepseek.training.carve import carve as run
             from deepseek.training.carve.text import token_windows
 
-            given = {"experts": experts, "active": active, "shared": shared}
-            config = CarveConfig(
-                **{name: value for name, value in given.items() if value is not None}, compensate=compensate, seed=seed
+            config = CarveConfig.usual(
+                dense.config.intermediate_size,
+                experts=experts,
+                shared=shared,
+                active=active,
+                compensate=compensate,
+                seed=seed,
             )
             windows = token_windows(text or [], tokenizer, length=window, seed=seed)
             carving = run(dense, windows[: -(-calibration_tokens // window)], config, report=report)

@@ -13,8 +13,8 @@ from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
 from deepseek.training.carve import CarveConfig, carve, upcycle
 from deepseek.training.carve.compensation import refit_down
-from deepseek.training.carve.grouping import assign_with_capacity, balanced_clusters, group_neurons
-from deepseek.training.carve.routing import fit_router
+from deepseek.training.carve.grouping import Grouping, _refined, assign_with_capacity, balanced_clusters, group_neurons
+from deepseek.training.carve.routing import choose, expert_sizes, fit_router
 from model_cases import CASES
 
 
@@ -47,17 +47,38 @@ def test_the_saved_layout_computes_what_the_carving_does(tmp_path: Path) -> None
     assert errors_bt.quantile(0.9) < 5e-3  # the rest is for near ties between experts
 
 
-def test_groups_are_balanced_and_hold_what_fires_together() -> None:
-    generator = torch.Generator().manual_seed(3)
-    on_nc = (torch.rand(400, 4, generator=generator) < 0.25).float()
-    planted_i = torch.arange(4).repeat_interleave(8)[torch.randperm(32, generator=generator)]
-    strength = on_nc[:, planted_i] * (0.5 + torch.rand(400, 32, generator=generator))
-    always = 2 + torch.rand(400, 8, generator=generator)
-    grouping = group_neurons(torch.cat((strength, always), dim=1), experts=4, shared=8, width=8, seed=0)
+def planted_strength(generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Four groups of 8 neurons that each fire by one direction of the input, and 8 neurons that always do."""
+    x = torch.randn(2000, 16, generator=generator)
+    on = (x[:, :4] > 0.7).float()
+    planted = torch.arange(4).repeat_interleave(8)[torch.randperm(32, generator=generator)]
+    strength = on[:, planted] * (0.5 + torch.rand(2000, 32, generator=generator))
+    always = 2 + torch.rand(2000, 8, generator=generator)
+    return x, torch.cat((strength, always), dim=1), planted
+
+
+@pytest.mark.parametrize("active", [1, 4])
+def test_groups_are_balanced_and_hold_what_fires_together(active: int) -> None:
+    x, strength, planted = planted_strength(torch.Generator().manual_seed(3))
+    grouping = group_neurons(strength, x, experts=4, shared=8, width=8, active=active, seed=0)
     assert grouping.order_i[:8].tolist() == list(range(32, 40))
     assert sorted(grouping.order_i.tolist()) == list(range(40))
     for group in grouping.order_i[8:].split(8):
-        assert len(set(planted_i[group].tolist())) == 1
+        assert len(set(planted[group].tolist())) == 1
+
+
+def test_a_wrong_grouping_is_mended_by_what_the_router_opens() -> None:
+    x, strength, _ = planted_strength(torch.Generator().manual_seed(3))
+
+    def kept(grouping: Grouping) -> float:
+        routed = strength[:, grouping.order_i[8:]]
+        weight, bias = fit_router(x, expert_sizes(routed, 4))
+        open_ = choose(x @ weight.T + bias, 1).repeat_interleave(8, dim=1)
+        return float((routed * open_).square().sum() / strength[:, :32].square().sum())
+
+    wrong = Grouping(torch.cat((torch.arange(32, 40), torch.arange(32))), 8, 8)
+    better = _refined(_refined(wrong, strength, x, 1), strength, x, 1)
+    assert kept(better) > 1.3 * kept(wrong)
 
 
 def test_clusters_have_one_size_whatever_the_rows_like() -> None:
@@ -117,4 +138,14 @@ def test_what_cannot_be_carved_is_refused(config: ModelConfig, split: CarveConfi
 
 def test_a_split_must_make_sense() -> None:
     with pytest.raises(ConfigError, match="active must be from 1 to experts"):
-        CarveConfig(experts=4, active=5)
+        CarveConfig(experts=4, shared=1, active=5)
+
+
+def test_the_usual_split_divides_real_widths() -> None:
+    """SmolLM2, Qwen2.5-0.5B, Llama 3.2 1B, Llama 2 7B; and what is given stays."""
+    splits = {size: CarveConfig.usual(size) for size in (1536, 4864, 8192, 11008)}
+    for size, split in splits.items():
+        assert split.width(size) % 32 == 0
+        assert split.active_share == pytest.approx(0.75, abs=0.02)
+    assert (splits[1536].experts, splits[1536].shared, splits[1536].active) == (32, 16, 20)
+    assert CarveConfig.usual(1536, experts=14, shared=2, active=6).active_share == 0.5

@@ -31,5 +31,5 @@ def test_all_experts_on_cost_no_perplexity() -> None:
     calibration, held_out = windows[:16], windows[16:24]
     model = AutoModel.from_pretrained(path, dtype="float32", device="cpu")
     dense = perplexity(model, held_out)
-    carved = carve(model, calibration, CarveConfig(active=14)).to_model()
+    carved = carve(model, calibration, CarveConfig.usual(model.config.intermediate_size, active=32)).to_model()
     assert perplexity(carved, held_out) == pytest.approx(dense, rel=1e-3)

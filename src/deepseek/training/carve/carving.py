@@ -1,7 +1,7 @@
 """Carving: each feed-forward layer of a dense model into shared and routed experts, fitted on calibration text."""
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from deepseek.training.carve.layer import CarvedMlp, carved_layers
 from deepseek.training.carve.routing import expert_sizes, fit_router
 from deepseek.training.carve.target import carved_config, check_dense
 
+_PARTS = 48  # of a layer: finer groups drop less that matters, and a part narrower than 32 cannot be quantised
+_ACTIVE_SHARE = 0.75
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CarveConfig:
@@ -29,11 +32,32 @@ class CarveConfig:
     no longer give the dense model back.
     """
 
-    experts: int = 14
-    shared: int = 2
-    active: int = 10
+    experts: int
+    shared: int
+    active: int
     compensate: bool = True
     seed: int = 0
+
+    @classmethod
+    def usual(
+        cls,
+        intermediate_size: int,
+        *,
+        experts: int | None = None,
+        shared: int | None = None,
+        active: int | None = None,
+        compensate: bool = True,
+        seed: int = 0,
+    ) -> Self:
+        """What is not given follows: about 48 parts, a third of them shared, three quarters active."""
+        widths = [width for width in range(32, intermediate_size, 32) if intermediate_size % width == 0]
+        parts = min((intermediate_size // width for width in widths), key=lambda n: abs(n - _PARTS), default=_PARTS)
+        if experts is not None:
+            parts = experts + (shared if shared is not None else round(experts / 2))
+        shared = round(parts / 3) if shared is None else shared
+        experts = parts - shared if experts is None else experts
+        active = max(1, round(_ACTIVE_SHARE * parts) - shared) if active is None else active
+        return cls(experts=experts, shared=shared, active=active, compensate=compensate, seed=seed)
 
     def __post_init__(self) -> None:
         if self.experts < 2 or self.shared < 0:
@@ -122,9 +146,11 @@ def _carve_layer(layer: DecoderLayer, streams: CalibrationStreams, config: Carve
     output_nm = activations_ni @ down.T
     grouping = group_neurons(
         activations_ni.abs() * down.norm(dim=0),
+        dense_nm,
         experts=config.experts,
         shared=config.shared * width,
         width=width,
+        active=config.active,
         seed=config.seed,
     )
     mlp = CarvedMlp(dense, grouping, config.active)

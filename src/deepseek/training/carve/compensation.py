@@ -6,7 +6,9 @@ Shape suffixes: n tokens, m model size, i neurons.
 import torch
 from torch import Tensor
 
-RIDGE = 1e-2  # of the mean energy of a neuron: how firmly a column is held where the text says little
+_HOLD = 8.0
+"""How firmly columns are held where the text says little: tokens' worth of evidence for each neuron. With a hundredth
+of it the fit was no better on unseen text than none at all."""
 
 
 def refit_down(down_mi: Tensor, masked_ni: Tensor, wanted_nm: Tensor) -> Tensor:
@@ -16,6 +18,7 @@ def refit_down(down_mi: Tensor, masked_ni: Tensor, wanted_nm: Tensor) -> Tensor:
     it can be told from the neurons that stay, moves into these.
     """
     gram_ii = masked_ni.T @ masked_ni
-    gram_ii.diagonal().add_(RIDGE * gram_ii.diagonal().mean() + 1e-12)
+    tokens, neurons = masked_ni.shape
+    gram_ii.diagonal().add_(_HOLD * neurons / tokens * gram_ii.diagonal().mean() + 1e-12)
     missing_im = masked_ni.T @ (wanted_nm - masked_ni @ down_mi.T)
     return torch.add(down_mi, torch.linalg.solve(gram_ii, missing_im).T)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from deepseek.models.mlp import Mlp
 from deepseek.training.carve.grouping import Grouping
+from deepseek.training.carve.routing import choose
 from deepseek.training.carve.target import stored_router
 
 _SOFTNESS = 0.5  # in spreads of logits: how far from the threshold the router still gets a gradient
@@ -52,7 +53,7 @@ class CarvedMlp(nn.Module):
         with torch.no_grad():
             ranked = logits.topk(self.active + 1, dim=-1).values
             threshold = ranked[..., -2:].mean(dim=-1, keepdim=True)
-            open_ = torch.zeros_like(logits).scatter(-1, logits.topk(self.active, dim=-1).indices, 1.0)
+            open_ = choose(logits, self.active)
         if not torch.is_grad_enabled():
             return open_
         soft = torch.sigmoid((logits - threshold) / _SOFTNESS)
