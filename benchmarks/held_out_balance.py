@@ -55,8 +55,9 @@ def newest_checkpoint(run: Path) -> Path:
     return final if final.exists() else max((run / "checkpoints").glob("step-*"))
 
 
-def log_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+def log_of(run: Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """Of all steps, or as far as last_step."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()[:last_step]]
 
 
 def held_out(batches: Batches, source: str, most: int) -> Iterator[Tensor]:
@@ -67,8 +68,8 @@ def held_out(batches: Batches, source: str, most: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def measure(run: Path, tokens: int, checkpoint: Path | None = None) -> dict[str, Any]:
-    """checkpoint: other weights of the run than its newest."""
+def measure(run: Path, tokens: int, checkpoint: Path | None = None, last_step: int | None = None) -> dict[str, Any]:
+    """checkpoint: other weights of the run than its newest, which are those of last_step."""
     recipe = Recipe.from_dict(json.loads((run / "run.json").read_text())["recipe"])
     data = prepared_data(recipe.data)
     mixture = mixture_of(recipe.data, data)
@@ -88,7 +89,7 @@ def measure(run: Path, tokens: int, checkpoint: Path | None = None) -> dict[str,
     read = sum(count for _, count, _ in per_source.values())
     weight = {source: shares.get(source, 0.0) for source in per_source}
     weight = {source: share / sum(weight.values()) for source, share in weight.items()}
-    log = log_of(run)
+    log = log_of(run, last_step)
     facts: dict[str, Any] = {
         "trained_tokens": log[-1]["tokens"],
         "trained_seconds": round(sum(line["seconds"] for line in log)),
@@ -112,7 +113,7 @@ def _shares(counts_e: Tensor) -> Tensor:
     return counts_e / counts_e.sum()
 
 
-def draw(runs: list[Path], path: Path) -> None:
+def draw(runs: list[Path], path: Path, last_step: int | None = None) -> None:
     import matplotlib as mpl
 
     mpl.use("svg" if path.suffix == ".svg" else "agg")
@@ -120,7 +121,7 @@ def draw(runs: list[Path], path: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for run in runs:
-        lines = log_of(run)
+        lines = log_of(run, last_step)
         tokens = np.array([line["tokens"] for line in lines]) / 1e6
         window = max(1, len(lines) // 100)
         smooth = np.convolve([line["main_loss"] for line in lines], np.ones(window) / window, "valid")

@@ -1,26 +1,28 @@
 """A trained run as a folder to give away: one GGUF file, its model card, its curves and the records of its training.
 
-Run: python benchmarks/release.py RUN --out checkpoints/tiny-moe [--twin RUN] [--dtype Q4_0] [--machine TEXT]
-RUN is a run folder of `deepseek train`. Held-out loss and balance are measured as `held_out_balance.py` does, of the
-checkpoint and of the file that is given away. `deepseek serve` of the folder shows the records on its Training page.
-Prints one JSON line. Every figure of the card comes from the run, from its data's report or from this measurement.
+Run: python benchmarks/release.py RUN --out checkpoints/tiny-moe [--stage NAME] [--twin RUN] [--dtype Q4_0]
+RUN is a run folder of `deepseek train`, whole or as far as the end of a stage. Held-out loss and balance are measured
+as `held_out_balance.py` does, of the checkpoint and of the file that is given away. `deepseek serve` of the folder
+shows the records on its Training page. Prints one JSON line. Every figure of the card comes from the run, from its
+data's report or from this measurement. --machine TEXT: what it was trained on, in words.
 """
 
 import argparse
 import json
-import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from deepseek import Engine
 from deepseek.checkpoint.convert import convert
 from deepseek.training.prepared import prepared_data
 from deepseek.training.recipe import Recipe
 from held_out_balance import draw, log_of, measure, newest_checkpoint
 
 LOADS_EVERY = 20  # steps between the loads of experts that are kept
+TEMPERATURE = 0.8  # of the samples
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 Facts = dict[str, Any]
 
@@ -29,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--stage", help="as far as the end of this one; by default the whole run")
     parser.add_argument("--twin", type=Path, metavar="RUN", help="the same run of a dense model, for comparison")
     parser.add_argument("--dtype", default="Q4_0")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="at most so many held-out ones of each source")
@@ -36,26 +39,31 @@ def main() -> None:
     options = parser.parse_args()
     name = options.out.name
     options.out.mkdir(parents=True, exist_ok=True)
-    weights = options.out / f"{name}-{options.dtype.lower()}.gguf"
-    convert(newest_checkpoint(options.run), weights, dtype=options.dtype, overwrite=True)
-    results = [
-        {"name": f"{name}, as trained", **measure(options.run, options.tokens)},
-        {"name": f"{name}, this file", **measure(options.run, options.tokens, checkpoint=weights)},
-    ]
-    if options.twin:
-        results.append({"name": "its dense twin, as trained", **measure(options.twin, options.tokens)})
     facts = json.loads((options.run / "run.json").read_text())
-    write_records(options.run, facts, options.out / "training")
-    draw([run for run in (options.run, options.twin) if run], options.out / "curves.svg")
-    (options.out / "README.md").write_text(card(options, facts, weights, results))
+    until = next((stage["stop"] for stage in facts["stages"] if stage["name"] == options.stage), None)
+
+    def trained(run: Path) -> Path:
+        return run / "checkpoints" / options.stage if options.stage else newest_checkpoint(run)
+
+    weights = options.out / f"{name}-{options.dtype.lower()}.gguf"
+    convert(trained(options.run), weights, dtype=options.dtype, overwrite=True)
+    compared = [
+        ("as trained", options.run, trained(options.run)),
+        ("this file", options.run, weights),
+        *([("its dense twin, as trained", options.twin, trained(options.twin))] if options.twin else []),
+    ]
+    results = [
+        {"name": words, **measure(run, options.tokens, checkpoint, until)} for words, run, checkpoint in compared
+    ]
+    write_records(options.run, facts, options.out / "training", until)
+    draw([run for run in (options.run, options.twin) if run], options.out / "curves.svg", until)
+    (options.out / "README.md").write_text(card(options, facts, weights, results, until))
     print(json.dumps({"benchmark": "release", "bytes": weights.stat().st_size, "results": results}))
 
 
-def card(options: argparse.Namespace, facts: Facts, weights: Path, results: list[Facts]) -> str:
-    recipe, machine, log = facts["recipe"], facts["machine"], log_of(options.run)
+def card(options: argparse.Namespace, facts: Facts, weights: Path, results: list[Facts], until: int | None) -> str:
+    recipe, machine, log = facts["recipe"], facts["machine"], log_of(options.run, until)
     report = json.loads((prepared_data(Recipe.from_dict(recipe).data) / "report.json").read_text())
-    samples_file = options.run / "samples.jsonl"
-    samples = [json.loads(line) for line in samples_file.read_text().splitlines()] if samples_file.exists() else []
     template = jinja2.Template(TEMPLATE.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     return template.render(
         name=options.out.name,
@@ -65,7 +73,8 @@ def card(options: argparse.Namespace, facts: Facts, weights: Path, results: list
         recipe=recipe,
         report=report,
         results=results,
-        samples=list({line["prompt"]: line for line in samples}.values()),  # the last of each prompt
+        samples=samples(weights, recipe["evaluation"]["prompts"]),
+        temperature=TEMPERATURE,
         weights={"name": weights.name, "bytes": weights.stat().st_size},
         steps=len(log),
         tokens=log[-1]["tokens"],
@@ -76,20 +85,28 @@ def card(options: argparse.Namespace, facts: Facts, weights: Path, results: list
     )
 
 
-def write_records(run: Path, facts: Facts, folder: Path) -> None:
+def samples(weights: Path, prompts: list[str]) -> list[Facts]:
+    with Engine.from_pretrained(weights) as engine:
+        sampling = {"max_tokens": 96, "temperature": TEMPERATURE, "seed": 0}
+        return [{"prompt": prompt, "text": engine.generate(prompt, **sampling).text} for prompt in prompts]
+
+
+def write_records(run: Path, facts: Facts, folder: Path, until: int | None) -> None:
     """As the studio reads them; loads of experts at every 20th step, and no path of the machine."""
     folder.mkdir(exist_ok=True)
     data = {"recipe": "data/" + Path(facts["recipe"]["data"]["recipe"]).name}
     shown = {**facts, "recipe": {**facts["recipe"], "data": data}}
     (folder / "run.json").write_text(json.dumps(shown, indent=2, ensure_ascii=False) + "\n")
     with (folder / "log.jsonl").open("w") as log:
-        for line in log_of(run):
+        for line in log_of(run, until):
             if "layers" in line and line["step"] % LOADS_EVERY:
                 del line["layers"]
             log.write(json.dumps(rounded(line)) + "\n")
     for name in ("evaluations.jsonl", "samples.jsonl"):
         if (run / name).exists():
-            shutil.copyfile(run / name, folder / name)
+            lines = [json.loads(line) for line in (run / name).read_text().splitlines()]
+            kept = [line for line in lines if until is None or line["step"] <= until]
+            (folder / name).write_text("".join(json.dumps(rounded(line), ensure_ascii=False) + "\n" for line in kept))
 
 
 def rounded(value: Any) -> Any:

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 from deepseek.engine.engine import Engine
 from live_server import Live, live, tiny_engine, write_tiny_moe
 
+SHIPPED = Path(__file__).parents[2] / "checkpoints" / "tiny-moe"
 LONG_WAIT = 120_000  # milliseconds: a real model on a busy machine
 
 
@@ -21,6 +22,12 @@ def smollm2() -> Iterator[Live]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with live(tiny_engine(write_tiny_moe(tmp_path_factory.mktemp("tiny-moe")))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Live]:
+    with live(Engine.from_pretrained(SHIPPED, record_routing=True), SHIPPED.name, SHIPPED) as server:
         yield server
 
 
@@ -65,6 +72,27 @@ def test_experts_of_a_real_model(page: Page, tiny: Live) -> None:
     expect(page.locator("#balance tbody tr").first.locator("td").nth(2)).not_to_have_text("–")
     page.get_by_role("button", name="Read the samples").click()
     expect(page.locator("#kinds table tr")).to_have_count(5, timeout=LONG_WAIT)
+
+
+def test_the_experts_of_the_shipped_model_light_up(page: Page, shipped: Live) -> None:
+    page.goto(f"{shipped.url}/#/experts")
+    page.get_by_role("textbox", name="Text for the model").fill("It is a truth universally acknowledged, that")
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=LONG_WAIT)
+    tokens = page.locator(".expert-token")
+    assert tokens.count() > 16
+    colours = tokens.evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundColor)")
+    assert len(set(colours)) > 4
+    tokens.nth(8).hover()
+    expect(page.get_by_role("tooltip")).to_contain_text("Expert")
+    expect(page.locator("#balance tbody tr")).to_have_count(len(shipped.engine.routing_totals()))
+
+
+def test_the_shipped_model_brings_its_training(page: Page, shipped: Live) -> None:
+    page.goto(f"{shipped.url}/#/training")
+    page.get_by_role("button", name=SHIPPED.name).first.click()
+    expect(page.locator("#loss canvas, #loss svg").first).to_be_visible()
+    expect(page.locator("#samples")).to_contain_text("The capital of France is")
 
 
 def test_a_real_dense_model_has_no_experts(page: Page, smollm2: Live) -> None:

@@ -171,7 +171,7 @@ def test_checkpointing_activations_changes_no_number(data: Path, whole: Path, tm
 def test_stages_with_longer_sequences(data: Path, tmp_path: Path) -> None:
     long = {"name": "long", "steps": 3, "sequence_length": 64, "batch_size": 2, "rope": {"yarn_factor": 2.0}}
     needle = {"lengths": [64], "depths": [0.0, 0.5], "trials": 1, "window": 16}
-    recipe = tiny_recipe(data, stages=[long], needle=needle)
+    recipe = tiny_recipe(data, stages=[long], needle=needle, evaluation={"every": 5})
     stop = StopRequest()
     train(recipe, tmp_path / "parts", Listener(lambda record: record["step"] == 13 and stop.ask()), stop=stop)
     train(recipe, tmp_path / "parts", resume=True)
@@ -179,6 +179,8 @@ def test_stages_with_longer_sequences(data: Path, tmp_path: Path) -> None:
     assert numbers(tmp_path / "parts") == numbers(tmp_path / "whole")
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
     assert lines(tmp_path / "whole")[-1]["tokens"] == 12 * 128 + 3 * 128
+    evaluated = [line["step"] for line in lines(tmp_path / "whole", "evaluations.jsonl")]
+    assert evaluated == [5, 10, 12, 15]  # at the end of each stage too
     found = lines(tmp_path / "whole", "needle.jsonl")
     assert [(line["step"], line["window"]) for line in found] == [(s, w) for s in (0, 12, 15) for w in (None, 16)]
     assert numbers(tmp_path / "parts", "needle.jsonl") == found

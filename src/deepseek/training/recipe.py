@@ -175,7 +175,7 @@ class TrainingTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationTable:
-    """every: steps between evaluations (and at the end); null: only at the end. batches: of each held-out source.
+    """every: steps between evaluations (and at the end of each stage); null: only then. batches: of a held-out source.
 
     prompts: texts to continue by `sample_tokens` tokens at `temperature`, each time.
     """

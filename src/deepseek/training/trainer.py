@@ -216,7 +216,7 @@ class Trainer:
         assert state is not None
         if step == stage.stop:
             self._look_for_needles(stage, step, records)
-        if step != self.plan.steps and (table.every is None or step % table.every):
+        if step != stage.stop and (table.every is None or step % table.every):
             return
         losses = held_out_losses(state.model, batches, count=table.batches, micro_batch_size=stage.micro_batch_size)
         records.evaluation(step, losses)

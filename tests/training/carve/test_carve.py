@@ -148,4 +148,5 @@ def test_the_usual_split_divides_real_widths() -> None:
         assert split.width(size) % 32 == 0
         assert split.active_share == pytest.approx(0.75, abs=0.02)
     assert (splits[1536].experts, splits[1536].shared, splits[1536].active) == (32, 16, 20)
+    assert CarveConfig.usual(64).width(64) == 2
     assert CarveConfig.usual(1536, experts=14, shared=2, active=6).active_share == 0.5

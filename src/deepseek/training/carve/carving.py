@@ -21,6 +21,7 @@ from deepseek.training.carve.routing import expert_sizes, fit_router
 from deepseek.training.carve.target import carved_config, check_dense
 
 _PARTS = 48  # of a layer: finer groups drop less that matters, and a part narrower than 32 cannot be quantised
+_FEWEST = 8  # tiny layers are cut finer than can be quantised
 _ACTIVE_SHARE = 0.75
 
 
@@ -50,8 +51,9 @@ class CarveConfig:
         seed: int = 0,
     ) -> Self:
         """What is not given follows: about 48 parts, a third of them shared, three quarters active."""
-        widths = [width for width in range(32, intermediate_size, 32) if intermediate_size % width == 0]
-        parts = min((intermediate_size // width for width in widths), key=lambda n: abs(n - _PARTS), default=_PARTS)
+        even = [n for n in range(3, intermediate_size + 1) if intermediate_size % n == 0]
+        quantisable = [n for n in even if intermediate_size // n % 32 == 0 and n >= _FEWEST]
+        parts = min(quantisable or even, key=lambda n: abs(n - _PARTS), default=_PARTS)
         if experts is not None:
             parts = experts + (shared if shared is not None else round(experts / 2))
         shared = round(parts / 3) if shared is None else shared

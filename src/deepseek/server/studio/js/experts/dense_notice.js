@@ -5,9 +5,9 @@ import { icon } from "../icons.js";
 import { copyText } from "../overlay.js";
 import { t } from "../words.js";
 
-// A random model is there at once; the others are really trained, one of them by the reader.
+// One comes with the project, one is trained by the reader, one is fetched.
 const OFFERS = [
-  { name: "synthetic", commands: ["python benchmarks/synthetic_moe.py synthetic-moe.gguf", "deepseek serve ./synthetic-moe.gguf"] },
+  { name: "shipped", commands: ["deepseek serve checkpoints/tiny-moe"] },
   { name: "smoke", commands: ["deepseek train recipes/smoke.toml", "deepseek serve runs/smoke/checkpoints/final"] },
   { name: "lite", commands: ["deepseek serve v2-lite-chat"] },
 ];

@@ -76,7 +76,7 @@ export default {
   "kinds.particular": "Most particular experts (layer/expert)", "kinds.chip": "{share} of the layer for this text, {others} for the others", "kinds.tokens": "{count} tokens",
   "kind.code": "Code", "kind.prose": "Prose", "kind.chinese": "Chinese", "kind.maths": "Maths", "kind.numbers": "Numbers",
   "dense.title": "{model} is a dense model: it has no experts", "dense.text": "In a dense model every token passes through all weights, so there is nothing to show here. Serve a mixture-of-experts model to see which experts work for which token:",
-  "dense.synthetic": "At once: a synthetic model", "dense.synthetic.text": "Random weights in the shape of DeepSeek-V2-Lite with six layers (about 1.8 GB). Its text is noise; its routing is real.",
+  "dense.shipped": "At once: the one in the project's folder", "dense.shipped.text": "19 million parameters, 32 experts a layer, trained from nothing on two processor cores. Its text has the look of English, Chinese and Python; its experts have parted the work.",
   "dense.smoke": "In minutes: train one", "dense.smoke.text": "A million parameters and 8 experts a layer, trained on Python's own library. It has learned the look of code and no more.",
   "dense.lite": "Trained: DeepSeek-V2-Lite", "dense.lite.text": "16 billion parameters, 2.4 billion at work for each token. Fetched from the hub when it is first served.",
 

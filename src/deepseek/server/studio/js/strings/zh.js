@@ -76,7 +76,7 @@ export default {
   "kinds.particular": "最有偏好的专家（层/专家）", "kinds.chip": "此类文本占该层 {share}，其他类 {others}", "kinds.tokens": "{count} 个词元",
   "kind.code": "代码", "kind.prose": "散文", "kind.chinese": "中文", "kind.maths": "数学", "kind.numbers": "数字",
   "dense.title": "{model} 是稠密模型，没有专家", "dense.text": "在稠密模型中，每个词元都经过全部权重，因此这里没有可显示的内容。运行一个混合专家模型，就能看到哪些专家处理哪些词元：",
-  "dense.synthetic": "立即可用：合成模型", "dense.synthetic.text": "随机权重，形状与 DeepSeek-V2-Lite 相同，六层（约 1.8 GB）。文本没有意义，但路由是真实的。",
+  "dense.shipped": "立即可用：项目自带的模型", "dense.shipped.text": "一千九百万参数，每层 32 个专家，在两个处理器核上从零训练。它写的东西有英文、中文和 Python 的样子，专家已各有分工。",
   "dense.smoke": "几分钟内：自己训练一个", "dense.smoke.text": "一百万参数，每层 8 个专家，用 Python 标准库训练。它只学到了代码的样子。",
   "dense.lite": "训练过的：DeepSeek-V2-Lite", "dense.lite.text": "160 亿参数，每个词元激活 24 亿。首次运行时从模型仓库下载。",
 
