@@ -1,7 +1,7 @@
-"""A trained run as a folder to give away: one GGUF file, its model card, its curves and the records of its training.
+"""A run of recipes/tiny-moe.toml as a folder to give away: one GGUF file, model card, curves, records of the training.
 
 Run: python benchmarks/release.py RUN --out checkpoints/tiny-moe [--stage NAME] [--twin RUN] [--dtype Q4_0]
-RUN is a run folder of `deepseek train`, whole or as far as the end of a stage. Held-out loss and balance are measured
+RUN is its run folder, whole or as far as the end of a stage. Held-out loss and balance are measured
 as `held_out_balance.py` does, of the checkpoint and of the file that is given away. `deepseek serve` of the folder
 shows the records on its Training page. Prints one JSON line. Every figure of the card comes from the run, from its
 data's report or from this measurement. --machine TEXT: what it was trained on, in words.
