@@ -53,20 +53,25 @@ def test_norm_equals_its_slow_twin(monkeypatch: pytest.MonkeyPatch, dtype: torch
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("tokens", [1, 8, 9, 30])
 @pytest.mark.parametrize("kept", [0, 30])
+@pytest.mark.parametrize("window", [None, 1, 5, 8, 11])
 def test_attention_in_blocks_equals_pytorchs(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, groups: int, tokens: int, kept: int
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, groups: int, tokens: int, kept: int, window: int | None
 ) -> None:
     monkeypatch.setattr(attention_module, "BLOCK", 8)
     monkeypatch.setattr(attention_module, "KEPT_TOKENS", kept)
     torch.manual_seed(0)
     q, k, v = torch.randn(2, tokens, 6, 10), torch.randn(2, tokens, groups, 10), torch.randn(2, tokens, groups, 7)
+    seen = Visibility(None, is_causal=True, window=window)
+    age_ts = torch.arange(tokens)[:, None] - torch.arange(tokens)
+    mask_ts = (age_ts >= 0) & (age_ts < (window or tokens))
+    assert torch.equal(seen.as_mask(1, tokens, tokens, q.device)[0], mask_ts)
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.4, enable_gqa=True).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v, mask_ts, scale=0.4, enable_gqa=True).transpose(1, 2)
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return attend(q, k, v, Visibility(None, is_causal=True), scale=0.4)
+        return attend(q, k, v, seen, scale=0.4)
 
     found = results(ours, q.to(dtype), k.to(dtype), v.to(dtype))
     assert_close(found, results(plain, q, k, v), TOLERANCE[dtype])

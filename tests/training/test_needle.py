@@ -79,6 +79,14 @@ def test_planting_in_a_batch_is_a_function_of_its_arguments() -> None:
     assert (plant_in_batch(batch, 0.0, 1000, seed=3, index=5) == batch).all()
 
 
+def test_a_longer_row_has_more_needles_each_at_two_places() -> None:
+    row = plant_in_batch(np.tile(HAY, (1, 6)), 1.0, 1000, seed=3, index=5)[0]
+    needles = row[row >= 250].reshape(-1, NEEDLE_TOKENS)
+    different, counts = np.unique(needles, axis=0, return_counts=True)
+    assert len(different) == 1200 // 128
+    assert (counts == 2).all()
+
+
 @pytest.mark.parametrize("wrong", [{"lengths": [3]}, {"depths": [2.0]}, {"depths": []}, {"trials": 0}, {"window": 0}])
 def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

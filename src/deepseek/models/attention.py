@@ -67,8 +67,9 @@ class GroupedQueryAttention(nn.Module):
 
 def attend(q_bthd: Tensor, k_bsgd: Tensor, v_bsgv: Tensor, seen: Visibility, *, scale: float) -> Tensor:
     """softmax(scale * q k^T) v with h a multiple of g: (b, t, h, v). Values may differ in size from keys."""
-    if seen.is_causal and q_bthd.device.type == "cpu" and torch.is_grad_enabled():
-        return _attend_in_blocks(q_bthd, k_bsgd, v_bsgv, scale=scale)
+    training_on_cpu = q_bthd.device.type == "cpu" and torch.is_grad_enabled()
+    if seen.is_causal and (training_on_cpu or seen.window is not None):
+        return _attend_in_blocks(q_bthd, k_bsgd, v_bsgv, scale=scale, window=seen.window)
     mask_b1ts = None if seen.mask_bts is None else seen.mask_bts[:, None]
     mixed_bhtv = F.scaled_dot_product_attention(
         q_bthd.transpose(1, 2),
@@ -82,9 +83,10 @@ def attend(q_bthd: Tensor, k_bsgd: Tensor, v_bsgv: Tensor, seen: Visibility, *, 
     return mixed_bhtv.transpose(1, 2)
 
 
-def _attend_in_blocks(q_bthd: Tensor, k_btgd: Tensor, v_btgv: Tensor, *, scale: float) -> Tensor:
+def _attend_in_blocks(q_bthd: Tensor, k_btgd: Tensor, v_btgv: Tensor, *, scale: float, window: int | None) -> Tensor:
     groups = k_btgd.shape[2]
     q_bgrtd = torch.unflatten(q_bthd, 2, (groups, -1)).permute(0, 2, 3, 1, 4)
     k_bgtd, v_bgtv = k_btgd.transpose(1, 2), v_btgv.transpose(1, 2)
-    mixed_xrtv = causal_attention(q_bgrtd.flatten(0, 1), k_bgtd.flatten(0, 1), v_bgtv.flatten(0, 1), scale=scale)
+    q_xrtd, k_xtd, v_xtv = (rows.flatten(0, 1) for rows in (q_bgrtd, k_bgtd, v_bgtv))
+    mixed_xrtv = causal_attention(q_xrtd, k_xtd, v_xtv, scale=scale, window=window)
     return torch.unflatten(mixed_xrtv, 0, (-1, groups)).permute(0, 3, 1, 2, 4).flatten(2, 3)

@@ -11,17 +11,25 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """mask_bts: True where a query sees a key; None: everything, or with is_causal the square lower triangle."""
+    """mask_bts: True where a query sees a key; None: everything, or with is_causal the square lower triangle.
+
+    window: with is_causal, how many slots back, itself included, a query sees.
+    """
 
     mask_bts: Tensor | None
     is_causal: bool = False
+    window: int | None = None
 
     def as_mask(self, batch: int, queries: int, keys: int, device: torch.device) -> Tensor:
         """The same as an explicit (b, t, s) mask."""
         if self.mask_bts is not None:
             return self.mask_bts
-        every_ts = torch.ones(queries, keys, dtype=torch.bool, device=device)
-        return (every_ts.tril() if self.is_causal else every_ts).expand(batch, -1, -1)
+        seen_ts = torch.ones(queries, keys, dtype=torch.bool, device=device)
+        if self.is_causal:
+            seen_ts = seen_ts.tril_()
+        if self.window is not None:
+            seen_ts = seen_ts.triu_(1 - self.window)
+        return seen_ts.expand(batch, -1, -1)
 
 
 def visibility(
@@ -33,17 +41,17 @@ def visibility(
     A padding slot sees itself alone, so that no row of the softmax is empty.
     """
     keys = past + queries
-    windowed = window is not None and window < keys
-    if attention_mask_bs is None and not windowed:
-        if queries == 1:
+    if window is not None and window >= keys:
+        window = None
+    if attention_mask_bs is None:
+        if queries == 1 and window is None:
             return Visibility(None)
         if past == 0:
-            return Visibility(None, is_causal=True)
+            return Visibility(None, is_causal=True, window=window)
     query_t1 = torch.arange(past, keys, device=device)[:, None]
     key_1s = torch.arange(keys, device=device)[None, :]
     seen_ts = key_1s <= query_t1
-    if windowed:
-        assert window is not None
+    if window is not None:
         seen_ts = seen_ts & (key_1s > query_t1 - window)
     if attention_mask_bs is None:
         return Visibility(seen_ts[None])

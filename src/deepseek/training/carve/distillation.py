@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from deepseek.errors import ConfigError, DeepseekError
 from deepseek.models.decoder import Model
 from deepseek.models.device import fast_dtype
+from deepseek.optim import Muon
 from deepseek.progress import Report, silent
 from deepseek.training.carve.step_clock import StepClock
 
@@ -175,9 +176,7 @@ def _optimizers(student: Model, config: DistilConfig) -> list[torch.optim.Optimi
             matrices.append(parameter)
         else:
             others.append(parameter)
-    muon = torch.optim.Muon(
-        matrices, lr=config.learning_rate, weight_decay=0.0, momentum=0.9, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(matrices, lr=config.learning_rate, weight_decay=0.0, momentum=0.9)
     adam = torch.optim.AdamW(others, lr=config.router_learning_rate, weight_decay=0.0, betas=(0.9, 0.98), eps=1e-12)
     for optimizer in (muon, adam):
         for group in optimizer.param_groups:
