@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepseek.models.decoder import Model
-from deepseek.training.needle import NEEDLE_TOKENS, needle_recall, plant_in_batch, planted
+from deepseek.training.needle import FIELDS, NEEDLE_TOKENS, VALUES, needle_recall, plant_in_batch, planted
 from deepseek.training.recipe import NeedleTable
 from model_cases import CASES
 
@@ -28,7 +28,7 @@ class Held:
 
 
 class Copier(Model):
-    """Predicts what followed the latest earlier place that had the same last four tokens, at most `sight` back."""
+    """Predicts what followed the latest earlier place of the last token, at most `sight` back."""
 
     def __init__(self, sight: int) -> None:
         super().__init__(CASES["llama"])
@@ -37,11 +37,10 @@ class Copier(Model):
     def forward(self, ids: Any, *args: Any, keep_logits: int = 1, **options: Any) -> Any:
         tokens = ids[0].tolist()
         logits = torch.zeros(1, keep_logits, 1000)
-        for row, end in enumerate(range(len(tokens) - keep_logits + 1, len(tokens) + 1)):
-            key = tokens[end - 4 : end]
-            for at in range(end - 5, max(-1, end - self.sight), -1):
-                if tokens[at : at + 4] == key:
-                    logits[0, row, tokens[at + 4]] = 1
+        for row, last in enumerate(range(len(tokens) - keep_logits, len(tokens))):
+            for at in range(last - 1, max(-1, last - self.sight), -1):
+                if tokens[at] == tokens[last]:
+                    logits[0, row, tokens[at + 1]] = 1
                     break
         return SimpleNamespace(logits=logits)
 
@@ -74,17 +73,26 @@ def test_planting_in_a_batch_is_a_function_of_its_arguments() -> None:
     rows = planted_batch[(planted_batch != batch).any(axis=1)]
     assert 0.15 * 400 < len(rows) < 0.35 * 400
     for row in rows:
-        needles = row[row >= 250].reshape(2, NEEDLE_TOKENS)
-        assert (needles[0] == needles[1]).all()
+        needles = row[row >= 250].reshape(-1, NEEDLE_TOKENS)
+        assert (needles == needles[0]).all()
     assert (plant_in_batch(batch, 0.0, 1000, seed=3, index=5) == batch).all()
 
 
-def test_a_longer_row_has_more_needles_each_at_two_places() -> None:
-    row = plant_in_batch(np.tile(HAY, (1, 6)), 1.0, 1000, seed=3, index=5)[0]
+@pytest.mark.parametrize(("tokens", "places"), [(200, 6), (800, 25), (4000, 32)])
+def test_a_longer_row_has_its_needle_at_more_places(tokens: int, places: int) -> None:
+    row = plant_in_batch(np.tile(HAY, (1, tokens // 200)), 1.0, 1000, seed=3, index=5)[0]
     needles = row[row >= 250].reshape(-1, NEEDLE_TOKENS)
-    different, counts = np.unique(needles, axis=0, return_counts=True)
-    assert len(different) == 1200 // 128
-    assert (counts == 2).all()
+    assert len(needles) == places
+    assert (needles == needles[0]).all()
+
+
+def test_names_never_change_and_fields_share_no_value() -> None:
+    seen = [planted(HAY, 0.5, 1000, np.random.default_rng(seed))[-NEEDLE_TOKENS:] for seed in range(1000)]
+    names, values = np.array(seen)[:, ::2], np.array(seen)[:, 1::2]
+    assert (names == names[0]).all()
+    fields = [set(values[:, field]) for field in range(FIELDS)] + [set(names[0])]
+    assert len(set.union(*fields)) == sum(map(len, fields))
+    assert all(len(field) == VALUES for field in fields[:FIELDS])
 
 
 @pytest.mark.parametrize("wrong", [{"lengths": [3]}, {"depths": [2.0]}, {"depths": []}, {"trials": 0}, {"window": 0}])

@@ -1,9 +1,10 @@
 """Needle in a haystack: can the model repeat what it read once, far back?
 
-A needle is a key and a value of random tokens, all different, from an alphabet of 240 that text rarely uses. It stands
-once at some depth of a text, and its key again at the end: recall is the share of the value's tokens that the model
-then holds for the likeliest. Copying is enough for it, so it measures reach and not knowledge. A model with a sliding
-window sees no further back than its windows reach.
+A needle is a form of four fields: a name, one token that is always the same, and a value, one of 60 tokens of which no
+other field makes use; text uses all of them rarely. It stands once at some depth of a text and again at the end: recall
+is the share of its values that the model then holds for the likeliest; 1/60 is chance. To find what followed a name is
+enough for it, so it measures reach and not knowledge. A model with a sliding window sees no further back than its
+windows reach.
 """
 
 from collections.abc import Mapping
@@ -18,10 +19,9 @@ from deepseek.progress import Report, silent
 from deepseek.training.data import Batches
 from deepseek.training.recipe import NeedleTable
 
-KEY_TOKENS, VALUE_TOKENS = 4, 8
-NEEDLE_TOKENS = KEY_TOKENS + VALUE_TOKENS
-_TOKENS_TO_A_NEEDLE = 128  # in training
-_ALPHABET = 240  # copying 256 kinds of tokens is learned in 300 steps, 1,536 kinds in many more
+FIELDS, VALUES = 4, 60
+NEEDLE_TOKENS = 2 * FIELDS
+_TOKENS_TO_A_PLACE, _MOST_PLACES = 32, 32  # in training
 
 Tokens = NDArray[np.int64]
 
@@ -53,7 +53,7 @@ def needle_recall(
 
 def planted(hay: Tokens, depth: float, vocab_size: int, random: np.random.Generator) -> Tokens:
     """A copy of `hay` with a needle at `depth` (0 to 1) and the same needle as its last tokens."""
-    tokens, needle = hay.copy(), random.permutation(_alphabet(vocab_size))[:NEEDLE_TOKENS]
+    tokens, needle = hay.copy(), _needle(vocab_size, random)
     place = round(depth * (len(tokens) - 2 * NEEDLE_TOKENS))
     tokens[place : place + NEEDLE_TOKENS] = needle
     tokens[-NEEDLE_TOKENS:] = needle
@@ -61,28 +61,28 @@ def planted(hay: Tokens, depth: float, vocab_size: int, random: np.random.Genera
 
 
 def plant_in_batch(batch: Tokens, share: float, vocab_size: int, *, seed: int, index: int) -> Tokens:
-    """Training text of the same kind: in about `share` of the rows needles, each at two places.
+    """Training text of the same kind: in about `share` of the rows a needle, at several places.
 
-    One needle to 128 tokens (20 at most: no two in a row share a token), the two places anywhere in the row, so that
-    every distance is practised. A function of its arguments. batch: (sequences, tokens + 1).
+    One place to 32 tokens, 2 to 32 of them anywhere in the row, so that every distance is practised. A function of its
+    arguments. batch: (sequences, tokens + 1).
     """
     random = np.random.default_rng((seed, index))
     batch = batch.copy()
     for row in batch:
         if random.random() < share:
-            alphabet = random.permutation(_alphabet(vocab_size))
-            needles = min(max(1, len(row) // _TOKENS_TO_A_NEEDLE), len(alphabet) // NEEDLE_TOKENS)
-            places = random.choice(len(row) // NEEDLE_TOKENS, (needles, 2), replace=False) * NEEDLE_TOKENS
-            for needle, pair in enumerate(places):
-                for place in pair:
-                    row[place : place + NEEDLE_TOKENS] = alphabet[needle * NEEDLE_TOKENS :][:NEEDLE_TOKENS]
+            needle = _needle(vocab_size, random)
+            count = min(max(2, len(row) // _TOKENS_TO_A_PLACE), _MOST_PLACES)
+            for slot in random.choice(len(row) // NEEDLE_TOKENS, count, replace=False):
+                row[slot * NEEDLE_TOKENS :][:NEEDLE_TOKENS] = needle
     return batch
 
 
-def _alphabet(vocab_size: int) -> Tokens:
+def _needle(vocab_size: int, random: np.random.Generator) -> Tokens:
     """The first quarter of a vocabulary is left out: bytes, control tokens and the commonest pieces."""
     first = vocab_size // 4
-    return np.arange(first, vocab_size, max(1, (vocab_size - first) // _ALPHABET), dtype=np.int64)[:_ALPHABET]
+    values = min(VALUES, (vocab_size - first) // FIELDS - 1)
+    names = first + np.arange(FIELDS) * (values + 1)
+    return np.stack((names, names + random.integers(1, values + 1, FIELDS)), axis=1).flatten()
 
 
 def _haystack(batches: Batches, tokens: int) -> Tokens:
@@ -99,8 +99,8 @@ def _haystack(batches: Batches, tokens: int) -> Tokens:
 
 def _recalled(model: Model, tokens: Tokens) -> float:
     ids = torch.from_numpy(tokens).to(model.device)
-    logits = model(ids[None, :-1], keep_logits=VALUE_TOKENS).logits[0]
-    return float((logits.argmax(dim=-1) == ids[-VALUE_TOKENS:]).float().mean())
+    likeliest = model(ids[None, :-1], keep_logits=NEEDLE_TOKENS).logits[0].argmax(dim=-1)
+    return float((likeliest == ids[-NEEDLE_TOKENS:])[1::2].float().mean())
 
 
 def _mean(shares: Mapping[str, float]) -> float:
