@@ -2,8 +2,9 @@
 
 Run: deepseek train recipes/needle.toml && python benchmarks/needles.py runs/needle [RUN ...]
 Prints one JSON line: for each run its recipe, and for each time needles were looked for the step, tokens trained on so
-far, and recall (share of the value's tokens that the model repeats, mean over depths) by length, with full attention
-and with the same weights behind the recipe's sliding window. Chance is 0.
+far, and recall (share of the needle's values that the model finds, mean over depths) by length, with full attention and
+with the same weights behind the recipe's sliding window. Chance is 1/60. A recipe without lengths to look at in its
+`needle` table leaves nothing to print, which is an error.
 """
 
 import argparse
@@ -34,6 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     options = parser.parse_args()
+    for run in options.runs:
+        if not (run / "needle.jsonl").exists():
+            parser.error(f"{run} holds no needle.jsonl: give the folder of a run whose recipe says needle.lengths")
     print(json.dumps({"benchmark": "needles", "runs": [summary(run) for run in options.runs]}))
 
 

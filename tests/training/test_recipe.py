@@ -31,6 +31,7 @@ def recipe(**changes: Any) -> Recipe:
         ({"stage": {"steps": True}}, "stage.steps must be a whole number, not True"),
         ({"stage": {"steps": 0}}, "stage.steps must be above 0, not 0"),
         ({"stage": {"steps": 1, "tokens": 1}}, "stage.steps or tokens: only one"),
+        ({"stage": {"needles": 0.5, "sequence_length": 14}}, "stage.needles want a sequence_length of at least 64"),
         ({"training": {"precision": "int4"}}, "training.precision must be one of auto, bfloat16, float32"),
         ({"evaluation": {"prompts": "Once"}}, "evaluation.prompts must be a list"),
         ({"optimizer": 3}, "optimizer must be a table"),

@@ -146,7 +146,7 @@ def test_accumulated_parts_are_the_whole_batch(data: Path, tmp_path: Path, micro
         {"training": {"gradient_checkpointing": True}},
         {"model": {"kind": "dense"}},
         {"capacity": {"mode": "dynamic", "factor": 1.0}, "stage": {"micro_batch_size": 2}},
-        {"stage": {"needles": 0.5}},
+        {"stage": {"needles": 0.5, "sequence_length": 64}},
     ],
     ids=str,
 )

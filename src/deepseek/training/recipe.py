@@ -20,6 +20,7 @@ from deepseek.training.tables import build, plain
 
 Precision = Literal["auto", "bfloat16", "float32", "float16", "fp8"]
 OptimizerName = Literal["adamw", "muon"]
+LEAST_FOR_NEEDLES = 64  # tokens of a text, so that a needle and its repetition leave something between them
 
 
 def _require(holds: bool, message: str) -> None:
@@ -120,6 +121,10 @@ class StageTable:
         names = ("steps", "tokens", "sequence_length", "batch_size", "micro_batch_size", "learning_rate")
         _require_above_zero(self, *names)
         _require(0 <= self.needles <= 1, f"needles must be a share between 0 and 1, not {self.needles}")
+        _require(
+            not self.needles or self.sequence_length >= LEAST_FOR_NEEDLES,
+            f"needles want a sequence_length of at least {LEAST_FOR_NEEDLES} tokens, not {self.sequence_length}",
+        )
         _require(self.steps is None or self.tokens is None, "steps or tokens: only one can say how long the stage is")
         _require(self.name.replace("-", "").isalnum(), f"name must be letters, digits and hyphens, not {self.name!r}")
 
@@ -205,7 +210,10 @@ class NeedleTable:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        _require(all(length >= 64 for length in self.lengths), "lengths must be at least 64 tokens each")
+        _require(
+            all(length >= LEAST_FOR_NEEDLES for length in self.lengths),
+            f"lengths must be at least {LEAST_FOR_NEEDLES} tokens each",
+        )
         _require(bool(self.depths), "depths must name at least one place")
         _require(all(0 <= depth <= 1 for depth in self.depths), "depths must be between 0 and 1")
         _require_above_zero(self, "trials", "window")
