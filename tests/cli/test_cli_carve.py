@@ -79,12 +79,21 @@ def test_copies(dense: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--upcycle", "--shared", "2"), "--shared says nothing"),
+        (("--dtype", "int4"), "int4"),
         ((), "do not fill one window"),
     ],
 )
 def test_what_makes_no_sense_is_refused(dense: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(Exception, match=message):
         carve(dense, "--out", tmp_path / "moe", *words)
+
+
+def test_a_mixture_is_refused_before_its_weights_are_read(dense: Path, tmp_path: Path) -> None:
+    carve(dense, "--out", tmp_path / "moe", "--upcycle")
+    for weights in (tmp_path / "moe").glob("*.safetensors"):
+        weights.unlink()
+    with pytest.raises(ConfigError, match="cannot be carved"):
+        carve(tmp_path / "moe", "--out", tmp_path / "again")
 
 
 def test_a_folder_with_something_in_it_is_not_replaced(dense: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from deepseek.errors import ConfigError
 if TYPE_CHECKING:
     from deepseek.models.decoder import Model
     from deepseek.progress import Report
-    from deepseek.training.carve import Carving
+    from deepseek.training.carve import CarveConfig
 
 
 def carve(
@@ -65,53 +65,57 @@ def carve(
     require_torch()
     if out_folder.exists() and any(out_folder.iterdir()) and not force:
         raise ConfigError(f"{out_folder} is not empty: choose another --out, or give --force to replace what is there")
+    if copies:
+        _refuse_with_copies(text, shared, distil_minutes)
+    weights_dtype = _dtype(dtype)
+    from deepseek.checkpoint.configuration import load_config
     from deepseek.hub import resolve
     from deepseek.models.auto import AutoModel
     from deepseek.tokenizer import AutoTokenizer
+    from deepseek.training.carve import CarveConfig, upcycle
+    from deepseek.training.carve.target import check_dense
+    from deepseek.training.carve.text import token_windows
 
+    work = out_folder.with_name(out_folder.name + ".carving")
     with progress_bars() as report:
         path = resolve(model, revision=revision, report=report).path
+        check_dense(load_config(path))
         tokenizer = AutoTokenizer.from_pretrained(path)
-        dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
         facts: dict[str, Any] = {"path": str(out_folder)}
         if copies:
-            from deepseek.training.carve import upcycle
-
-            _refuse_with_copies(text, shared, distil_minutes)
+            dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
             result = upcycle(dense, experts=experts or 4, active=active or 1, seed=seed)
         else:
-            from deepseek.training.carve import CarveConfig
-            from deepseek.training.carve import carve as run
-            from deepseek.training.carve.text import token_windows
-
+            width = load_config(path).intermediate_size
             config = CarveConfig.usual(
-                dense.config.intermediate_size,
-                experts=experts,
-                shared=shared,
-                active=active,
-                compensate=compensate,
-                seed=seed,
+                width, experts=experts, shared=shared, active=active, compensate=compensate, seed=seed
             )
-            windows = token_windows(text or [], tokenizer, length=window, seed=seed)
-            carving = run(dense, windows[: -(-calibration_tokens // window)], config, report=report)
             facts["active_share"] = config.active_share
-            work = out_folder.with_name(out_folder.name + ".carving")
-            if distil_minutes:
-                teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
-                facts["distillation"] = _distil(carving, teacher, windows, distil_minutes, work, report)
-            result = carving.to_model()
-        result.to(_dtype(dtype)).save_pretrained(out_folder, tokenizer, report=report)
+            windows = token_windows(text or [], tokenizer, length=window, seed=seed)
+            calibration = -(-calibration_tokens // window)
+            result, facts["distillation"] = _carved(path, windows, calibration, config, distil_minutes, work, report)
+        result.to(weights_dtype).save_pretrained(out_folder, tokenizer, report=report)
         if not copies:
             _remove(work)
     _print(facts, result, as_json=as_json)
 
 
-def _distil(
-    carving: "Carving", teacher: "Model", windows: Any, minutes: float, work: Path, report: "Report"
-) -> dict[str, Any]:
+def _carved(
+    path: Path, windows: Any, calibration: int, config: "CarveConfig", minutes: float, work: Path, report: "Report"
+) -> tuple["Model", dict[str, Any] | None]:
+    """The model carved on the first `calibration` windows, and what its distillation did, if it had any."""
+    from deepseek.models.auto import AutoModel
+    from deepseek.training.carve import carve
     from deepseek.training.carve.distillation import DistilConfig, Distillation
 
-    return Distillation(carving.model, teacher, windows, DistilConfig(minutes=minutes), work).run(report)
+    carving = carve(
+        AutoModel.from_pretrained(path, dtype="float32", report=report), windows[:calibration], config, report=report
+    )
+    distillation = None
+    if minutes:
+        teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
+        distillation = Distillation(carving.model, teacher, windows, DistilConfig(minutes=minutes), work).run(report)
+    return carving.to_model(), distillation
 
 
 def _dtype(name: str) -> Any:
