@@ -1,7 +1,7 @@
 """The configuration of a carved model: GLM-4.5's layout, whose routers can give every chosen expert the weight 1.
 
 A dense layer is the plain sum of its parts, so every expert must count once. A sigmoid router whose logits are tiny
-gives every expert a score of one half (to a part in a thousand); unnormalised and scaled by two these are the
+gives every expert a score of one half (to a part in 4,000); unnormalised and scaled by two these are the
 weights, while the order of the logits, and of the correction biases beside them, still decides who is chosen.
 """
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from deepseek.config import ModelConfig, MoeConfig
 from deepseek.errors import ConfigError
 
-LOGIT_SIZE = 4e-3
-"""Standard deviation of a stored logit. Weights differ from 1 by half of it; float32 has 16,000 scores in it."""
+LOGIT_SIZE = 1e-3
+"""Standard deviation of a stored logit. Weights differ from 1 by half of it; float32 has 4,000 scores in it."""
 
 _DENSE = ("llama", "qwen2", "qwen3")
 
