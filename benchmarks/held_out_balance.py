@@ -113,22 +113,23 @@ def _shares(counts_e: Tensor) -> Tensor:
     return counts_e / counts_e.sum()
 
 
-def draw(runs: list[Path], path: Path, last_step: int | None = None) -> None:
+def draw(logs: dict[str, list[dict[str, Any]]], path: Path) -> None:
+    """logs: the lines of log.jsonl by what to call them."""
     import matplotlib as mpl
 
     mpl.use("svg" if path.suffix == ".svg" else "agg")
     from matplotlib import pyplot
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for run in runs:
-        lines = log_of(run, last_step)
-        tokens = np.array([line["tokens"] for line in lines]) / 1e6
+    for name, lines in logs.items():
         window = max(1, len(lines) // 100)
-        smooth = np.convolve([line["main_loss"] for line in lines], np.ones(window) / window, "valid")
-        left.plot(tokens[window - 1 :], smooth, label=run.name)
+        ends = slice(window - 1, None, max(1, len(lines) // 1000))
+        tokens = np.array([line["tokens"] for line in lines]) / 1e6
+        smooth = np.convolve([line["main_loss"] for line in lines], np.ones(window) / window, "full")[: len(lines)]
+        left.plot(tokens[ends], smooth[ends], label=name)
         routed = [line for line in lines if line.get("layers")]
         violation = [np.mean([layer["max_violation"] for layer in line["layers"]]) for line in routed]
-        right.plot([line["tokens"] / 1e6 for line in routed], violation, label=run.name)
+        right.plot([line["tokens"] / 1e6 for line in routed], violation, label=name)
     left.set(xlabel="million tokens", ylabel="training loss, nats a token")
     right.set(xlabel="million tokens", ylabel="MaxVio of a batch, mean over layers", yscale="log")
     left.legend(frameon=False)
@@ -143,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     print(json.dumps({run.name: measure(run, options.tokens) for run in options.runs}))
     if options.plot:
-        draw(options.runs, options.plot)
+        draw({run.name: log_of(run) for run in options.runs}, options.plot)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from deepseek.checkpoint.convert import convert
 from deepseek.errors import CheckpointError, ConfigError, DeepseekError
 from deepseek.models.decoder import Model
 from deepseek.models.moe import MoE
@@ -197,6 +198,20 @@ def test_a_run_may_start_from_a_checkpoint(data: Path, whole: Path, tmp_path: Pa
     recipe = tiny_recipe(data, model={"size": None, "config": {}, "start_from": start}, stage={"learning_rate": 1e-4})
     train(recipe, tmp_path)
     assert lines(tmp_path)[0]["loss"] < lines(whole)[-1]["loss"] + 0.5
+
+
+def test_prediction_layers_that_a_start_lacks_begin_new(data: Path, whole: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.gguf"
+    convert(whole / "checkpoints" / "final", start, dtype="BF16")
+    config = {"num_nextn_predict_layers": 1}
+    recipe = tiny_recipe(
+        data, model={"size": None, "config": config, "start_from": str(start)}, stage={"learning_rate": 1e-4}
+    )
+    train(recipe, tmp_path / "run")
+    first, before = lines(tmp_path / "run")[0], lines(whole)[-1]
+    assert first["main_loss"] < before["main_loss"] + 0.5
+    assert first["mtp_loss"] > before["mtp_loss"] + 0.5
+    assert lines(tmp_path / "run")[-1]["mtp_loss"] < first["mtp_loss"]
 
 
 class Poison:

@@ -55,7 +55,8 @@ class ModelTable:
     """size: the dial, million parameters of the mixture of experts. kind: dense is its twin of equal active parameters.
 
     config: fields of ModelConfig (and its parts mla, moe, rope) that are not as derived. start_from: a checkpoint whose
-    weights and shape the run begins with. initializer_std: of random weights.
+    weights and shape the run begins with; prediction layers that `config` asks for and it lacks begin at random.
+    initializer_std: of random weights.
     """
 
     size: float | None = None

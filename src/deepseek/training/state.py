@@ -1,6 +1,7 @@
 """All that changes while a run trains: weights, optimisers, balance, loss scale, random numbers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,21 @@ def _first_model(recipe: Recipe, config: ModelConfig, device: torch.device) -> M
         from deepseek import hub
 
         with open_checkpoint(hub.resolve(table.start_from).path) as checkpoint:
-            model = with_config(load(checkpoint, dtype=dtype, device=device), config)
+            start = load(checkpoint, dtype=dtype, device=device)
+        if config.num_nextn_predict_layers > start.config.num_nextn_predict_layers:
+            start = _with_prediction_layers(start, config, recipe)
+        model = with_config(start, config)
     return model.to(device).train()
+
+
+def _with_prediction_layers(start: Model, config: ModelConfig, recipe: Recipe) -> Model:
+    """`start` with the layers that it lacks, new: files that are given away often leave them out."""
+    wanted = replace(start.config, num_nextn_predict_layers=config.num_nextn_predict_layers)
+    grown = AutoModel.from_config(
+        wanted, dtype=DTYPES[recipe.training.precision], seed=recipe.seed, std=recipe.model.initializer_std
+    )
+    grown.load_state_dict(start.state_dict(), strict=False)  # the new layers' weights are the only ones that miss
+    return grown
 
 
 def _optimizers(model: Model, table: OptimizerTable) -> tuple[MasterWeightOptimizer, ...]:
