@@ -38,8 +38,11 @@ clean:           ## remove the virtual environment and caches (models stay in th
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
 
 export PROMPT
-# PyTorch's threads spin while they wait, which on a busy machine stops each other; so let them sleep.
-export OMP_WAIT_POLICY ?= PASSIVE
+# PyTorch's threads spin while they wait, which on a busy machine stops each other (docs/decisions/008).
+ifndef OMP_WAIT_POLICY
+export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT ?= 1000
+endif
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with PYTHON=..."; exit 1; }

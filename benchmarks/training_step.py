@@ -6,8 +6,9 @@ vocabulary 8,192) in bf16, or float32 on a processor that imitates it, batch 8 x
 and PyTorch's fused AdamW on both sides, and on ours loss-free balancing, sequence-wise loss, the report of load and
 `keep_freed_memory` as well, as the trainer has them. Each side lives in a process of its own, of which the peak of
 resident memory is reported, beside what it held once the model was built. A round is a step of each and a product of
-2,048 x 2,048 between them; ratios and shares are medians of the rounds'. FLOPs are those of the model's matrix
-products and causal attention, three times the forward pass.
+2,048 x 2,048 between them, after 6 rounds in which both sides' memory grows to what they need; ratios and shares are
+medians of the rounds'. FLOPs are those of the model's matrix products and causal attention, three times the forward
+pass. Threads wait as `deepseek train` lets them (docs/decisions/008), on both sides.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import torch
 import transformers
 
 from deepseek import AutoModel
+from deepseek.cli.session import require_torch
 from deepseek.config import MlaConfig, ModelConfig, MoeConfig, RopeConfig
 from deepseek.families import config_to_hf
 from deepseek.models.device import choose_dtype
@@ -133,10 +135,11 @@ def product_speed(dtype: torch.dtype) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--warm-up", type=int, default=2)
+    parser.add_argument("--warm-up", type=int, default=6)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dtype", default="auto", help="float32 where a processor imitates bfloat16, else bfloat16")
     args = parser.parse_args()
+    require_torch()  # how threads wait, inherited by the processes of both sides
     dtype = choose_dtype(args.dtype, torch.device("cpu"))
     torch.set_num_threads(args.threads)
     context = multiprocessing.get_context("spawn")

@@ -1,6 +1,7 @@
 """Commands as a user runs them: what they print where, what they exit with, and how progress shows."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_without_pytorch_verbs_say_what_to_install(words: tuple[str, ...]) -> No
     assert result.returncode == 1
     assert "error: this needs PyTorch: pip install 'deepseek-framework[train]'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("given", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_how_threads_wait_is_said_before_pytorch_reads_it(given: dict[str, str]) -> None:
+    script = "import os, sys\nfrom deepseek.cli import main, session, train\nassert 'torch' not in sys.modules\n"
+    script += "session.require_torch()\nprint(os.environ['OMP_WAIT_POLICY'], os.environ.get('GOMP_SPINCOUNT'))"
+    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    result = subprocess.run([sys.executable, "-c", script], env=unset | given, capture_output=True, text=True)
+    assert result.stdout.split() == (["ACTIVE", "None"] if given else ["PASSIVE", "1000"]), result.stderr
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,6 @@ def _engine_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: 
 
 
 def _torch_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: "Report") -> Answers:
-    # Threads that spin while they wait stop each other on a busy machine, see docs/decisions/008.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from deepseek.models.auto import AutoModel
 
     model = AutoModel.from_pretrained(
@@ -155,8 +153,12 @@ def read_prompt(prompt: str | None) -> str | None:
 
 
 def require_torch() -> None:
-    """Raises DeepseekError with the mend where PyTorch is not installed."""
+    """To be called before PyTorch is imported. Raises DeepseekError with the mend where it is not installed."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:
         raise DeepseekError("this needs PyTorch: pip install 'deepseek-framework[train]'")
+    # Threads that spin for long while they wait stop each other on a busy machine, see docs/decisions/008.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
