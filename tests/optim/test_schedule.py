@@ -6,7 +6,7 @@ from torch.nn import Parameter
 
 from deepseek.errors import ConfigError
 from deepseek.optim.clipping import clip_factor, gradient_norm
-from deepseek.optim.schedule import Schedule
+from deepseek.optim.schedule import Schedule, ScheduleName
 
 
 def test_warm_up_stable_decay() -> None:
@@ -17,6 +17,13 @@ def test_warm_up_stable_decay() -> None:
     assert all(a > b for a, b in itertools.pairwise(factors[80:]))
     assert factors[85] == pytest.approx(0.1 + 0.9 * (1 - 0.25**0.5))
     assert 0.1 < factors[-1] < 0.13
+
+
+@pytest.mark.parametrize("name", ["wsd", "cosine", "constant"])
+def test_the_fall_is_the_factor_without_the_warm_up(name: ScheduleName) -> None:
+    schedule = Schedule(name=name, steps=50, warmup_steps=5)
+    assert {schedule.fall(step) for step in range(5)} == {1.0}
+    assert [schedule.fall(step) for step in range(5, 50)] == [schedule.factor(step) for step in range(5, 50)]
 
 
 def test_cosine() -> None:

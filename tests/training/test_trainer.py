@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from safetensors.torch import load_file
 
 from deepseek.checkpoint.convert import convert
 from deepseek.errors import CheckpointError, ConfigError, DeepseekError
@@ -198,6 +199,14 @@ def test_a_run_may_start_from_a_checkpoint(data: Path, whole: Path, tmp_path: Pa
     recipe = tiny_recipe(data, model={"size": None, "config": {}, "start_from": start}, stage={"learning_rate": 1e-4})
     train(recipe, tmp_path)
     assert lines(tmp_path)[0]["loss"] < lines(whole)[-1]["loss"] + 0.5
+
+
+def test_biases_slow_down_with_the_learning_rate(whole: Path) -> None:
+    """At 0.001 a step they would be whole thousandths."""
+    tensors = load_file(whole / "checkpoints" / "final" / "model.safetensors")
+    biases = [tensor for name, tensor in tensors.items() if name.endswith("e_score_correction_bias")]
+    assert biases
+    assert all((1000 * bias - (1000 * bias).round()).abs().max() > 0.01 for bias in biases)
 
 
 def test_prediction_layers_that_a_start_lacks_begin_new(data: Path, whole: Path, tmp_path: Path) -> None:

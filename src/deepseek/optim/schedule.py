@@ -37,8 +37,10 @@ class Schedule:
 
     def factor(self, step: int) -> float:
         """For step 0, 1 ...; the first step of a warm-up already learns, the last step of a run still does."""
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
+        return (step + 1) / self.warmup_steps if step < self.warmup_steps else self.fall(step)
+
+    def fall(self, step: int) -> float:
+        """The same without the warm-up: 1 until the rate falls."""
         if self.name == "constant":
             return 1.0
         decay = self.steps - self.warmup_steps

@@ -44,6 +44,10 @@ class Stage:
     def learning_rate_at(self, step: int) -> float:
         return self.learning_rate * self.schedule.factor(step - self.start)
 
+    def fall_at(self, step: int) -> float:
+        """1 until the learning rate falls, then what is left of it."""
+        return self.schedule.fall(step - self.start)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:

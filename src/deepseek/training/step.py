@@ -35,10 +35,14 @@ def train_step(
     *,
     micro_batch_size: int,
     learning_rate: float,
+    bias_update: float,
     mtp_weight: float,
     clip_norm: float | None,
 ) -> StepResult:
-    """tokens_bt1: the batch, a multiple of micro_batch_size sequences. Raises NotFinite."""
+    """tokens_bt1: the batch, a multiple of micro_batch_size sequences. bias_update: see `RoutingTraining.end_step`.
+
+    Raises NotFinite.
+    """
     parts = torch.split(tokens_bt1.to(state.model.device), micro_batch_size)
     factor = state.loss_scale.factor
     state.routing.begin_step(len(parts), loss_scale=factor)
@@ -52,7 +56,7 @@ def train_step(
     if not math.isfinite(float(losses[0])) or (not finite and state.loss_scale.is_exhausted):
         what = "gradient" if math.isfinite(float(losses[0])) else "loss"
         raise NotFinite(f"the {what} is not finite: {_explained(state, parts, mtp_weight)}")
-    loads = state.routing.end_step()
+    loads = state.routing.end_step(bias_update)
     state.set_learning_rate(learning_rate)
     if finite:
         state.update(clip_factor(norm, clip_norm) / factor)

@@ -184,6 +184,7 @@ class Trainer:
             torch.from_numpy(tokens),
             micro_batch_size=stage.micro_batch_size,
             learning_rate=rate,
+            bias_update=stage.fall_at(step),
             mtp_weight=self.recipe.training.mtp_weight,
             clip_norm=self.recipe.optimizer.clip_norm,
         )

@@ -1,6 +1,8 @@
 """Balance gradients equal autograd's over the formulas as printed; biases, reports and state do what they say."""
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -184,6 +186,28 @@ def test_loss_free_bias_evens_out_a_skewed_router() -> None:
         violations.append(routing.end_step()[0].max_violation)
     assert violations[0] > 5
     assert max(violations[-20:]) < 0.25
+
+
+def test_biases_that_slow_down_settle_where_noise_of_batches_had_them_wander() -> None:
+    torch.manual_seed(0)
+    moe = replace(V3_GROUPS, n_routed_experts=16, n_group=1, topk_group=1, num_experts_per_tok=2)
+    model = Model(replace(CASES["v3"], num_hidden_layers=2, moe=moe))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    batches, unseen = torch.randint(0, 67, (300, 8, 17)), torch.randint(0, 67, (256, 17))
+
+    def violation_after(fall: Callable[[float], float]) -> float:
+        twin = deepcopy(model)
+        routing = RoutingTraining(twin, replace(NONE, bias_update_speed=0.01))
+        for number, tokens in enumerate(batches):
+            routing.begin_step(1)
+            language_model_loss(twin, tokens)
+            routing.end_step(fall(number / len(batches)))
+        routing.begin_step(1)
+        language_model_loss(twin, unseen)
+        return routing.end_step()[0].max_violation
+
+    assert violation_after(lambda done: min(1.0, 2 - 2 * done)) < 0.5 * violation_after(lambda done: 1.0)
 
 
 def test_reports_follow_their_definitions() -> None:

@@ -49,9 +49,13 @@ class RoutingTraining:
         for router in self._routers.values():
             router.begin(loss_scale / micro_batches)
 
-    def end_step(self) -> tuple[LayerLoad, ...]:
-        """Move biases and capacities; the load of each layer that saw tokens, in order."""
-        loads = [router.end(_layer_of(name)) for name, router in self._routers.items()]
+    def end_step(self, bias_update: float = 1.0) -> tuple[LayerLoad, ...]:
+        """Move biases and capacities; the load of each layer that saw tokens, in order.
+
+        bias_update: the factor of bias_update_speed in this step. One that falls with the learning rate lets biases
+        settle, which otherwise wander as far as the noise of single batches sends them (decision 024).
+        """
+        loads = [router.end(_layer_of(name), bias_update) for name, router in self._routers.items()]
         return tuple(load for load in loads if load is not None)
 
     def close(self) -> None:
@@ -109,13 +113,14 @@ class _RouterTraining:
         return routing._replace(weights_nk=attach(routing.weights_nk, loss, self.scale), capacity_e=capacity_e)
 
     @torch.no_grad()
-    def end(self, layer: int) -> LayerLoad | None:
+    def end(self, layer: int, bias_update: float) -> LayerLoad | None:
         tally, self.tally = self.tally, None
         if tally is None or not tally.tokens:
             return None
         if self.balance.bias_update_speed:  # in whole numbers: an even load is exactly even
             missing_e = tally.counts_e.sum() - tally.counts_e * len(tally.counts_e)
-            self.router.e_score_correction_bias += self.balance.bias_update_speed * missing_e.sign()
+            speed = self.balance.bias_update_speed * bias_update
+            self.router.e_score_correction_bias += speed * missing_e.sign()
         if self.capacity.config.mode == "dynamic":
             self.capacity.learn(tally.needed, load_fractions(tally.counts_e))
         return tally.report(layer, dropless=self.capacity.config.mode == "dropless")
