@@ -1,5 +1,6 @@
-"""What the READMEs take from the code. Run `python tests/docs/readme_tables.py` after changing a verb."""
+"""What READMEs and docs take from the code. Run `python tests/docs/readme_tables.py` after changing verbs or benchmarks."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from deepseek.cli.app import app
 
 ROOT = Path(__file__).parent.parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+WITH_TABLES = (*READMES, ROOT / "docs" / "benchmarks.md")
 
 
 def verb_table() -> str:
@@ -20,9 +22,20 @@ def verb_table() -> str:
     return "\n".join(("| command | what it does |", "|---|---|", *rows))
 
 
+def script_table() -> str:
+    """One row a benchmark: its name and the first paragraph of its docstring."""
+    rows = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+        rows.append(f"| `{path.name}` | {' '.join(paragraph.split())} |")
+    return "\n".join(("| script | what it measures, or what others need of it |", "|---|---|", *rows))
+
+
 def with_tables(text: str) -> str:
-    marked = re.compile(r"(<!-- verbs -->\n).*?(<!-- /verbs -->)", re.DOTALL)
-    return marked.sub(lambda found: f"{found[1]}{verb_table()}\n{found[2]}", text)
+    for name, table in (("verbs", verb_table()), ("scripts", script_table())):
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
+    return text
 
 
 def _first_sentence(text: str) -> str:
@@ -30,5 +43,5 @@ def _first_sentence(text: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in READMES:
+    for path in WITH_TABLES:
         path.write_text(with_tables(path.read_text()))
