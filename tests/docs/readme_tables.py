@@ -1,4 +1,4 @@
-"""What READMEs and docs take from the code. Run `python tests/docs/readme_tables.py` after changing verbs or benchmarks."""
+"""What READMEs and docs take from the code. Run it after changing verbs or benchmarks: tests/docs/readme_tables.py."""
 
 import ast
 import re
