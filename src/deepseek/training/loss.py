@@ -1,7 +1,7 @@
 """Next-token cross entropy, and that of the prediction layers (multi-token prediction, V3 section 2.2).
 
 Shape suffixes: b batch, t tokens, t1 tokens and one more, n tokens of batch and sequence together, m model size,
-v vocabulary, c tokens of a chunk.
+v vocabulary, c tokens of a chunk, s tokens of several chunks.
 """
 
 from typing import Any, NamedTuple
@@ -16,6 +16,9 @@ from deepseek.models.decoder import Model
 from deepseek.models.mtp import predict_layer
 
 CHUNK_ELEMENTS = 1 << 21  # of logits: 8 MB in float32, which stays in a processor's cache and is small on any device
+CHUNKS_A_SUM = (
+    8  # whose gradients wait for one product: adding to the weights' gradient takes longer than a chunk's product
+)
 
 
 class Loss(NamedTuple):
@@ -78,10 +81,10 @@ class _HeadLoss(torch.autograd.Function):
         weight_grad_vm = torch.zeros_like(weight_vm, dtype=torch.float32) if needs_weight else None
         total = torch.zeros((), dtype=torch.float32, device=hidden_nm.device)
         size = max(1, CHUNK_ELEMENTS // weight_vm.shape[0])
+        waiting_sv = weight_vm.new_empty(min(size * CHUNKS_A_SUM, len(targets_n)), len(weight_vm))
         for start in range(0, len(targets_n), size):
             chunk, targets_c1 = slice(start, start + size), targets_n[start : start + size, None]
-            hidden_cm = hidden_nm[chunk]
-            logits_cv = F.linear(hidden_cm, weight_vm)
+            logits_cv = F.linear(hidden_nm[chunk], weight_vm)
             probabilities_cv = logits_cv.softmax(dim=-1, dtype=torch.float32)
             # log sum exp from the likeliest token, whose probability cannot underflow: half the passes of log_softmax
             log_sum_c1 = (
@@ -91,11 +94,15 @@ class _HeadLoss(torch.autograd.Function):
             if hidden_grad_nm is None and weight_grad_vm is None:
                 continue
             minus_one_c1 = probabilities_cv.new_full((), -1.0).expand_as(targets_c1)
-            logit_grad_cv = probabilities_cv.scatter_add_(1, targets_c1, minus_one_c1).to(weight_vm.dtype)
+            at = start % (size * CHUNKS_A_SUM)
+            logit_grad_cv = waiting_sv[at : at + len(targets_c1)]
+            logit_grad_cv.copy_(probabilities_cv.scatter_add_(1, targets_c1, minus_one_c1))
             if hidden_grad_nm is not None:
                 torch.mm(logit_grad_cv, weight_vm, out=hidden_grad_nm[chunk])
-            if weight_grad_vm is not None:
-                weight_grad_vm += logit_grad_cv.T @ hidden_cm
+            end = start + len(targets_c1)
+            if weight_grad_vm is not None and (end == len(targets_n) or end % (size * CHUNKS_A_SUM) == 0):
+                waited = at + len(targets_c1)
+                weight_grad_vm += waiting_sv[:waited].T @ hidden_nm[end - waited : end]
         ctx.save_for_backward(hidden_grad_nm, weight_grad_vm)
         ctx.tokens, ctx.dtype = len(targets_n), weight_vm.dtype
         return total / len(targets_n)
