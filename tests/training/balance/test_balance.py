@@ -169,12 +169,17 @@ def test_layers_that_did_not_run_are_left_alone() -> None:
     assert torch.equal(model.get_submodule(GATES[2]).e_score_correction_bias, before)
 
 
-def test_loss_free_bias_evens_out_a_skewed_router() -> None:
+def one_router_of_sixteen() -> Model:
     torch.manual_seed(0)
     moe = replace(V3_GROUPS, n_routed_experts=16, n_group=1, topk_group=1, num_experts_per_tok=2)
     model = Model(replace(CASES["v3"], num_hidden_layers=2, moe=moe))
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)
+    return model
+
+
+def test_loss_free_bias_evens_out_a_skewed_router() -> None:
+    model = one_router_of_sixteen()
     with torch.no_grad():
         model.get_submodule(GATES[0]).weight[:3] += 0.3  # three experts draw most tokens
     tokens = torch.randint(0, 67, (16, 33))
@@ -189,11 +194,7 @@ def test_loss_free_bias_evens_out_a_skewed_router() -> None:
 
 
 def test_biases_that_slow_down_settle_where_noise_of_batches_had_them_wander() -> None:
-    torch.manual_seed(0)
-    moe = replace(V3_GROUPS, n_routed_experts=16, n_group=1, topk_group=1, num_experts_per_tok=2)
-    model = Model(replace(CASES["v3"], num_hidden_layers=2, moe=moe))
-    for weight in model.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
+    model = one_router_of_sixteen()
     batches, unseen = torch.randint(0, 67, (300, 8, 17)), torch.randint(0, 67, (256, 17))
 
     def violation_after(fall: Callable[[float], float]) -> float:
