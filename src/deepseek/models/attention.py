@@ -67,8 +67,9 @@ class GroupedQueryAttention(nn.Module):
 
 def attend(q_bthd: Tensor, k_bsgd: Tensor, v_bsgv: Tensor, seen: Visibility, *, scale: float) -> Tensor:
     """softmax(scale * q k^T) v with h a multiple of g: (b, t, h, v). Values may differ in size from keys."""
-    training_on_cpu = q_bthd.device.type == "cpu" and torch.is_grad_enabled()
-    if seen.is_causal and (training_on_cpu or seen.window is not None):
+    # On CPUs PyTorch's kernel is slow backwards, and makes whole matrices of scores where values have another size.
+    in_blocks = torch.is_grad_enabled() or k_bsgd.shape[-1] != v_bsgv.shape[-1]
+    if seen.is_causal and (seen.window is not None or (q_bthd.device.type == "cpu" and in_blocks)):
         return _attend_in_blocks(q_bthd, k_bsgd, v_bsgv, scale=scale, window=seen.window)
     mask_b1ts = None if seen.mask_bts is None else seen.mask_bts[:, None]
     mixed_bhtv = F.scaled_dot_product_attention(
