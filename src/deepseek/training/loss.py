@@ -16,9 +16,7 @@ from deepseek.models.decoder import Model
 from deepseek.models.mtp import predict_layer
 
 CHUNK_ELEMENTS = 1 << 21  # of logits: 8 MB in float32, which stays in a processor's cache and is small on any device
-CHUNKS_A_SUM = (
-    8  # whose gradients wait for one product: adding to the weights' gradient takes longer than a chunk's product
-)
+CHUNKS_A_SUM = 8  # whose gradients wait for one product: to add to the weights' takes longer than a chunk's own
 
 
 class Loss(NamedTuple):
