@@ -25,12 +25,13 @@ from deepseek.profiler.engine_side import EngineSide
 from deepseek.profiler.perplexity import text_windows
 from deepseek.profiler.work import Work
 from deepseek.progress import Report
-from deepseek.training.carve import CarveConfig, carve, upcycle
+from deepseek.training.carve import CarveConfig, upcycle
 from deepseek.training.carve.distillation import DistilConfig, Distillation
+from deepseek.training.carve.kept import carve_once
 from deepseek.training.carve.text import token_windows
 from real_text import english_text
 
-CALIBRATION_WINDOWS = 48
+CALIBRATION_WINDOWS = 192
 
 
 class Bench:
@@ -91,12 +92,15 @@ class Bench:
         config = CarveConfig(experts=options.experts, shared=options.shared, active=active, compensate=not everything)
         name = f"{options.experts}+{options.shared}-{active}"
         folder = self.work / f"model-{name}"
-        carving = carve(self.dense(), self.windows[:CALIBRATION_WINDOWS], config, report=self.report)
+        calibration = self.windows[:CALIBRATION_WINDOWS]
+        carving = carve_once(self.dense(), calibration, config, self.work / name, report=self.report)
         found = {"active_share": config.active_share, "active": active}
         found["perplexity"] = self.once(f"{name} carved", lambda: self.perplexity(carving.to_model()))
         if options.minutes and not everything:
             distil = DistilConfig(minutes=options.minutes)
-            run = Distillation(carving.model, self.teacher(), self.windows, distil, self.work / name)
+            run = Distillation(
+                carving.model, self.teacher(), self.windows, distil, self.work / name, calibrated=len(calibration)
+            )
             found["distillation"] = self.once(f"{name} distillation", lambda: run.run(self.report))
             run.run(self.report)  # already done: reads the state
             found["distilled_perplexity"] = self.once(f"{name} distilled", lambda: self.perplexity(carving.to_model()))

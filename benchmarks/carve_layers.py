@@ -21,7 +21,7 @@ from deepseek.models.decoder import DecoderLayer
 from deepseek.models.mlp import Mlp
 from deepseek.training.carve import grouping
 from deepseek.training.carve.carving import CarveConfig
-from deepseek.training.carve.compensation import refit_down
+from deepseek.training.carve.compensation import ColumnFit
 from deepseek.training.carve.layer import CarvedMlp
 from deepseek.training.carve.routing import expert_sizes, fit_router
 from deepseek.training.carve.text import token_windows
@@ -64,7 +64,10 @@ def errors(mlp: Mlp, x_nm: Tensor, parts: int, share: float, refinements: int) -
     strength_ni = (ordered_ni[:, carved.shared :].abs() * carved.down_proj[:, carved.shared :].norm(dim=0))[fit]
     carved.set_router(*fit_router(x_nm[fit], expert_sizes(strength_ni, split.experts)), x_nm[fit])
     masked_ni = carved.masked(ordered_ni, carved.open_experts(x_nm))
-    refitted_mi = refit_down(carved.down_proj, masked_ni[fit], wanted_nm[fit])
+    columns = ColumnFit(carved.down_proj.detach())
+    for number, part in enumerate(torch.arange(CALIBRATION).split(CALIBRATION // 8)):
+        columns.add(masked_ni[part], wanted_nm[part], judging=number == 7)
+    refitted_mi = columns.columns()
 
     def error(columns_mi: Tensor) -> float:
         missed = (masked_ni[unseen] @ columns_mi.T - wanted_nm[unseen]).square().sum()

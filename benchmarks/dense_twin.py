@@ -1,7 +1,8 @@
 """A mixture of experts beside its dense twin of equal active parameters: loss at equal tokens and at equal seconds.
 
-Run: python benchmarks/dense_twin.py RUN TWIN [--tokens 1000000] [--plot twin.svg]
+Run: python benchmarks/dense_twin.py RUN TWIN [--tokens 1000000] [--plot twin.svg] [--weights FILE --twin-weights FILE]
 RUN and TWIN are run folders of `deepseek train` (recipes/tiny-moe.toml, recipes/dense-twin.toml) on the same data.
+Where only RUN's records are left, --weights names what became of it, --twin-weights TWIN's in the same type.
 Prints one JSON line: the held-out loss of both as `held_out_balance.py` measures it, tokens a second, and training
 losses, smoothed over 50 steps, at equal tokens and at equal seconds of computing, while the learning rate of both was
 at its peak (a falling rate makes losses fall: the end of one is not to be compared with the middle of the other).
@@ -24,13 +25,16 @@ def main() -> None:
     parser.add_argument("run", type=Path, metavar="RUN")
     parser.add_argument("twin", type=Path, metavar="TWIN")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="at most so many held-out ones of each source")
+    parser.add_argument("--weights", type=Path, help="of RUN; by default its newest checkpoint")
+    parser.add_argument("--twin-weights", type=Path, help="of TWIN; by default its newest checkpoint")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     runs = {"mixture": options.run, "dense": options.twin}
     curves = {name: curve(log_of(run)) for name, run in runs.items()}
     found: dict[str, Any] = {"benchmark": "dense_twin"}
+    weights = {"mixture": options.weights, "dense": options.twin_weights}
     for name, run in runs.items():
-        held_out = measure(run, options.tokens)
+        held_out = measure(run, options.tokens, weights[name], data_of=options.twin)
         found[name] = {key: held_out[key] for key in ("trained_tokens", "trained_seconds", "tokens", "loss")}
         found[name]["active_parameters"] = json.loads((run / "run.json").read_text())["active_parameters"]
         found[name]["tokens_per_second"] = round(statistics.median(curves[name]["speed"]))

@@ -68,9 +68,16 @@ def held_out(batches: Batches, source: str, most: int) -> Iterator[Tensor]:
 
 
 @torch.inference_mode()
-def measure(run: Path, tokens: int, checkpoint: Path | None = None, last_step: int | None = None) -> dict[str, Any]:
-    """checkpoint: other weights of the run than its newest, which are those of last_step."""
-    recipe = Recipe.from_dict(json.loads((run / "run.json").read_text())["recipe"])
+def measure(
+    run: Path,
+    tokens: int,
+    checkpoint: Path | None = None,
+    last_step: int | None = None,
+    data_of: Path | None = None,
+) -> dict[str, Any]:
+    """checkpoint: other weights of the run than its newest, which are those of last_step. data_of: another run, whose
+    held-out text is read."""
+    recipe = Recipe.from_dict(json.loads(((data_of or run) / "run.json").read_text())["recipe"])
     data = prepared_data(recipe.data)
     mixture = mixture_of(recipe.data, data)
     batches = Batches(data, mixture, sequence_length=recipe.stage.sequence_length, batch_size=MICRO_BATCH, seed=0)

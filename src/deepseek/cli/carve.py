@@ -37,7 +37,7 @@ def carve(
     distil_minutes: Annotated[
         float, typer.Option(min=0, help="Then learn the dense model's predictions for so long; goes on when repeated.")
     ] = 0,
-    calibration_tokens: Annotated[int, typer.Option(min=1024, help="Of the text, to fit experts and routers.")] = 24576,
+    calibration_tokens: Annotated[int, typer.Option(min=1024, help="Of the text, to fit experts and routers.")] = 98304,
     window: Annotated[int, typer.Option(min=16, help="Tokens of the text that are read together.")] = 512,
     copies: Annotated[
         bool, typer.Option("--upcycle", help="No carving: every expert a copy of the whole layer, to be trained.")
@@ -107,15 +107,17 @@ def _carved(
     from deepseek.models.auto import AutoModel
     from deepseek.training.carve import carve
     from deepseek.training.carve.distillation import DistilConfig, Distillation
+    from deepseek.training.carve.kept import carve_once
 
-    carving = carve(
-        AutoModel.from_pretrained(path, dtype="float32", report=report), windows[:calibration], config, report=report
-    )
-    distillation = None
-    if minutes:
-        teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
-        distillation = Distillation(carving.model, teacher, windows, DistilConfig(minutes=minutes), work).run(report)
-    return carving.to_model(), distillation
+    dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
+    if not minutes:
+        return carve(dense, windows[:calibration], config, report=report).to_model(), None
+    carving = carve_once(dense, windows[:calibration], config, work, report=report)
+    teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
+    distil = DistilConfig(minutes=minutes)
+    run = Distillation(carving.model, teacher, windows, distil, work, calibrated=calibration)
+    facts = run.run(report)
+    return carving.to_model(), facts
 
 
 def _dtype(name: str) -> Any:

@@ -12,7 +12,7 @@ from deepseek.errors import ConfigError
 from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
 from deepseek.training.carve import CarveConfig, carve, upcycle
-from deepseek.training.carve.compensation import refit_down
+from deepseek.training.carve.compensation import ColumnFit
 from deepseek.training.carve.grouping import Grouping, _refined, assign_with_capacity, balanced_clusters, group_neurons
 from deepseek.training.carve.routing import choose, expert_sizes, fit_router
 from model_cases import CASES
@@ -105,7 +105,10 @@ def errors_of_a_refit(
     """Half of the neurons dropped by chance: errors on unseen tokens, of the columns as they were and refitted."""
     masked = activations * (torch.rand(activations.shape, generator=generator) < 0.5)
     wanted = activations @ down.T
-    refitted = refit_down(down, masked[:fitted_on], wanted[:fitted_on])
+    fit = ColumnFit(down)
+    for number, part in enumerate(torch.arange(fitted_on).split(16)):
+        fit.add(masked[part], wanted[part], judging=number % 8 == 7)
+    refitted = fit.columns()
     before, after = (distance(masked[fitted_on:] @ columns.T, wanted[fitted_on:]) for columns in (down, refitted))
     return before, after
 
@@ -126,6 +129,20 @@ def test_compensation_does_no_harm_where_there_is_nothing_to_learn() -> None:
     down = torch.randn(8, 64, generator=generator)
     before, after = errors_of_a_refit(activations, down, fitted_on=128, generator=generator)
     assert after < 1.05 * before, (before, after)
+
+
+@pytest.mark.parametrize(("change", "hold"), [(0.0, 128.0), (1.0, 2.0)])
+def test_columns_are_held_as_firmly_as_serves_text_they_are_not_fitted_to(change: float, hold: float) -> None:
+    generator = torch.Generator().manual_seed(8)
+    activations = torch.randn(5000, 64, generator=generator)
+    down = torch.randn(8, 64, generator=generator)
+    true = down + change * torch.randn(8, 64, generator=generator)
+    wanted = activations @ true.T + 10 * torch.randn(5000, 8, generator=generator)
+    fit = ColumnFit(down)
+    fit.add(activations[:1000], wanted[:1000])
+    fit.add(activations[1000:], wanted[1000:], judging=True)
+    assert fit.best_hold() == hold
+    assert distance(fit.columns(), true) < 0.2
 
 
 @pytest.mark.parametrize("name", DENSE)

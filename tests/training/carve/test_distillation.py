@@ -88,6 +88,14 @@ def test_a_stopped_distillation_goes_on_as_if_it_had_not_stopped(
         assert torch.equal(tensor, resumed.student.state_dict()[name]), name
 
 
+def test_windows_that_were_carved_on_come_last() -> None:
+    student, teacher, ids = models()
+    run = Distillation(student, teacher, ids, DistilConfig(minutes=1, batch=3), calibrated=18)
+    assert torch.equal(run._batch(), ids[18:21])
+    run.step = 1
+    assert torch.equal(run._batch(), torch.cat((ids[21:22], ids[:2])))  # two of 24 are held out
+
+
 def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     distillation(tmp_path, steps=1).run()
     with pytest.raises(ConfigError, match="other settings"):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepseek.config import ModelConfig
@@ -14,8 +14,8 @@ from deepseek.models.mlp import Mlp
 from deepseek.models.weights import canonical_tensors
 from deepseek.progress import Report, silent
 from deepseek.training.carve.activations import CalibrationStreams
-from deepseek.training.carve.compensation import refit_down
-from deepseek.training.carve.grouping import group_neurons
+from deepseek.training.carve.compensation import ColumnFit
+from deepseek.training.carve.grouping import Grouping, group_neurons
 from deepseek.training.carve.layer import CarvedMlp, carved_layers
 from deepseek.training.carve.routing import expert_sizes, fit_router
 from deepseek.training.carve.target import carved_config, check_dense
@@ -23,6 +23,9 @@ from deepseek.training.carve.target import carved_config, check_dense
 _PARTS = 48  # of a layer: finer groups drop less that matters, and a part narrower than 32 cannot be quantised
 _FEWEST = 8  # tiny layers are cut finer than can be quantised
 _ACTIVE_SHARE = 0.75
+_GROUPED_TOKENS = 24_576  # the first ones, which neurons are grouped by; the router and the columns are fitted to all
+_TOKENS_AT_ONCE = 2048
+_JUDGING = 8  # one part in so many judges how firmly columns are held
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +94,15 @@ class Carving:
         self.model = model
         self.carve_config = carve_config
 
+    @classmethod
+    def unfitted(cls, model: Model, config: CarveConfig) -> Self:
+        """Of the right shape, `model` changed in place: its weights are then loaded."""
+        width = config.width(model.config.intermediate_size)
+        order_i = torch.arange(model.config.intermediate_size)
+        for layer in cast(list[DecoderLayer], list(model.main_layers)):
+            layer.mlp = CarvedMlp(cast(Mlp, layer.mlp), Grouping(order_i, config.shared * width, width), config.active)
+        return cls(model, config)
+
     def config(self) -> ModelConfig:
         """Of the carved model."""
         carve, dense = self.carve_config, self.model.config
@@ -124,7 +136,7 @@ class Carving:
 
 @torch.no_grad()
 def carve(model: Model, windows_wt: Tensor, config: CarveConfig, *, report: Report = silent) -> Carving:
-    """Carve `model`, a float32 one, in place. windows: of the calibration text, 16,000 tokens or more in all.
+    """Carve `model`, a float32 one, in place. windows: of the calibration text, 100,000 tokens or more in all.
 
     Raises ConfigError for a model that cannot be carved, or not into so many parts.
     """
@@ -143,30 +155,45 @@ def carve(model: Model, windows_wt: Tensor, config: CarveConfig, *, report: Repo
 def _carve_layer(layer: DecoderLayer, streams: CalibrationStreams, config: CarveConfig, width: int) -> None:
     dense_nm, carved_nm = streams.enter(layer)
     dense = cast(Mlp, layer.mlp)
-    down = dense.down_proj.weight
-    activations_ni = _activations(dense, dense_nm)
-    output_nm = activations_ni @ down.T
-    grouping = group_neurons(
-        activations_ni.abs() * down.norm(dim=0),
-        dense_nm,
+    mlp = CarvedMlp(dense, _grouping(dense, dense_nm[:_GROUPED_TOKENS], config, width), config.active)
+    _fit_router(mlp, carved_nm, config.experts)
+    output_nm = _in_parts(dense, dense_nm)
+    if config.compensate and config.active < config.experts:
+        mlp.down_proj.copy_(_refitted_columns(mlp, carved_nm, output_nm + streams.lag()))
+    streams.leave(output_nm, _in_parts(mlp, carved_nm))
+    layer.mlp = mlp
+
+
+def _grouping(dense: Mlp, x_nm: Tensor, config: CarveConfig, width: int) -> Grouping:
+    activations_ni = torch.mul(F.silu(dense.gate_proj(x_nm)), dense.up_proj(x_nm))
+    return group_neurons(
+        activations_ni.abs() * dense.down_proj.weight.norm(dim=0),
+        x_nm,
         experts=config.experts,
         shared=config.shared * width,
         width=width,
         active=config.active,
         seed=config.seed,
     )
-    mlp = CarvedMlp(dense, grouping, config.active)
-    inner_ni = mlp.activations(carved_nm)
-    strength_ni = inner_ni[:, mlp.shared :].abs() * mlp.down_proj[:, mlp.shared :].norm(dim=0)
-    weight_em, bias_e = fit_router(carved_nm, expert_sizes(strength_ni, config.experts))
-    mlp.set_router(weight_em, bias_e, carved_nm)
-    masked_ni = mlp.masked(inner_ni, mlp.open_experts(carved_nm))
-    if config.compensate and config.active < config.experts:
-        wanted_nm = output_nm + streams.lag()
-        mlp.down_proj.copy_(refit_down(mlp.down_proj, masked_ni, wanted_nm))
-    streams.leave(output_nm, masked_ni @ mlp.down_proj.T)
-    layer.mlp = mlp
 
 
-def _activations(mlp: Mlp, x_nm: Tensor) -> Tensor:
-    return torch.mul(F.silu(mlp.gate_proj(x_nm)), mlp.up_proj(x_nm))
+def _fit_router(mlp: CarvedMlp, x_nm: Tensor, experts: int) -> None:
+    length_i = mlp.down_proj[:, mlp.shared :].norm(dim=0)
+    sizes_ne = [
+        expert_sizes(mlp.activations(part_nm)[:, mlp.shared :].abs() * length_i, experts)
+        for part_nm in torch.split(x_nm, _TOKENS_AT_ONCE)
+    ]
+    mlp.set_router(*fit_router(x_nm, torch.cat(sizes_ne)), x_nm)
+
+
+def _refitted_columns(mlp: CarvedMlp, x_nm: Tensor, wanted_nm: Tensor) -> Tensor:
+    fit = ColumnFit(mlp.down_proj.detach())
+    parts = zip(torch.split(x_nm, _TOKENS_AT_ONCE), torch.split(wanted_nm, _TOKENS_AT_ONCE), strict=True)
+    for number, (part_nm, wanted_part_nm) in enumerate(parts):
+        masked_ni = mlp.masked(mlp.activations(part_nm), mlp.open_experts(part_nm))
+        fit.add(masked_ni, wanted_part_nm, judging=number % _JUDGING == _JUDGING - 1)
+    return fit.columns()
+
+
+def _in_parts(mlp: nn.Module, x_nm: Tensor) -> Tensor:
+    return torch.cat([mlp(part_nm) for part_nm in torch.split(x_nm, _TOKENS_AT_ONCE)])

@@ -61,11 +61,22 @@ class Distillation:
     """Resumable: given the same folder and arguments again, it goes on from the last saved state."""
 
     def __init__(
-        self, student: Model, teacher: Model, windows_wt: Tensor, config: DistilConfig, folder: Path | None = None
+        self,
+        student: Model,
+        teacher: Model,
+        windows_wt: Tensor,
+        config: DistilConfig,
+        folder: Path | None = None,
+        *,
+        calibrated: int = 0,
     ) -> None:
-        """student: a carved model in float32, see `Carving`. windows: text, taken in order and from the start again."""
+        """student: a carved model in float32, see `Carving`. windows: text, taken in order and from the start again.
+
+        calibrated: so many windows from the start were carved on. On those the student is better than elsewhere, so
+        they come last.
+        """
         self.student, self.teacher = student, teacher.eval()
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.calibrated = config, folder, calibrated
         held_out = min(8, len(windows_wt) // 10)
         self.windows_wt, self.held_out_wt = windows_wt.tensor_split([len(windows_wt) - held_out])
         self.step, self.clock = 0, StepClock()
@@ -115,7 +126,8 @@ class Distillation:
 
     def _batch(self) -> Tensor:
         count = len(self.windows_wt)
-        rows = [(self.step * self.config.batch + row) % count for row in range(self.config.batch)]
+        begin = self.calibrated + self.step * self.config.batch
+        rows = [(begin + row) % count for row in range(self.config.batch)]
         return self.windows_wt[rows]
 
     def _log(self, divergence: float | None) -> dict[str, Any]:
@@ -164,7 +176,8 @@ class Distillation:
     def _settings(self) -> dict[str, Any]:
         shapes = {name: list(tensor.shape) for name, tensor in self.student.state_dict().items()}
         active = [module.active for module in self.student.modules() if hasattr(module, "active")]
-        return {**asdict(self.config), "windows": len(self.windows_wt), "active": active, "weights": str(shapes)}
+        text = {"windows": len(self.windows_wt), "calibrated": self.calibrated}
+        return {**asdict(self.config), **text, "active": active, "weights": str(shapes)}
 
 
 def _optimizers(student: Model, config: DistilConfig) -> list[torch.optim.Optimizer]:
