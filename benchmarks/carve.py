@@ -32,6 +32,7 @@ from deepseek.training.carve.text import token_windows
 from real_text import english_text
 
 CALIBRATION_WINDOWS = 192
+NOTHING_TO_FIT = 24  # windows: with all experts on neither router nor columns matter
 
 
 class Bench:
@@ -92,7 +93,7 @@ class Bench:
         config = CarveConfig(experts=options.experts, shared=options.shared, active=active, compensate=not everything)
         name = f"{options.experts}+{options.shared}-{active}"
         folder = self.work / f"model-{name}"
-        calibration = self.windows[:CALIBRATION_WINDOWS]
+        calibration = self.windows[: NOTHING_TO_FIT if everything else CALIBRATION_WINDOWS]
         carving = carve_once(self.dense(), calibration, config, self.work / name, report=self.report)
         found = {"active_share": config.active_share, "active": active}
         found["perplexity"] = self.once(f"{name} carved", lambda: self.perplexity(carving.to_model()))

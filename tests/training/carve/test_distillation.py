@@ -33,9 +33,11 @@ def models() -> tuple[Model, Model, Tensor]:
     return student, dense_model(config), ids
 
 
-def distillation(folder: Path | None, steps: int, *, save_every: int = 1000) -> Distillation:
+def distillation(folder: Path | None, steps: int, *, save_every: int = 1000, optimizer: str = "muon") -> Distillation:
     student, teacher, ids = models()
-    config = DistilConfig(minutes=steps / 60, batch=3, learning_rate=5e-3, save_minutes=save_every / 60)
+    config = DistilConfig(
+        minutes=steps / 60, batch=3, learning_rate=5e-3, save_minutes=save_every / 60, optimizer=optimizer
+    )
     return Distillation(student, teacher, ids, config, folder)
 
 
@@ -56,8 +58,9 @@ def test_the_gradient_is_that_of_the_divergence(
         assert torch.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > near
 
 
-def test_a_carved_model_learns_what_the_dense_one_predicts() -> None:
-    run = distillation(None, steps=30)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_carved_model_learns_what_the_dense_one_predicts(optimizer: str) -> None:
+    run = distillation(None, steps=30, optimizer=optimizer)
     run.held_out_wt = run.windows_wt = run.windows_wt[:3]  # a random model's predictions can only be learnt by heart
     before = held_out_divergence(run.student, run.teacher, run.held_out_wt)
     after = run.run()

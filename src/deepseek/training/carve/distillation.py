@@ -34,10 +34,12 @@ _CHUNK = 512  # tokens whose logits are held at a time
 class DistilConfig:
     """minutes: of computing; a stop of the machine does not count. The learning rate falls to a tenth by their end.
 
-    batch: windows a step. router_learning_rate: of routers and norms. save_minutes: between two saved states.
+    optimizer: of matrices, "muon" or "adamw". batch: windows a step. router_learning_rate: of routers and norms.
+    save_minutes: between two saved states.
     """
 
     minutes: float
+    optimizer: str = "muon"
     batch: int = 4
     learning_rate: float = 1e-3
     router_learning_rate: float = 3e-4
@@ -48,6 +50,8 @@ class DistilConfig:
         for name in ("minutes", "batch", "learning_rate", "router_learning_rate", "save_minutes"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be above 0, not {getattr(self, name)}")
+        if self.optimizer not in ("muon", "adamw"):
+            raise ConfigError(f"optimizer must be muon or adamw, not {self.optimizer!r}")
 
     def rate_at(self, done: float) -> float:
         """The factor of the learning rate when the share `done` of the minutes is over: warm-up, then a cosine."""
@@ -189,12 +193,19 @@ def _optimizers(student: Model, config: DistilConfig) -> list[torch.optim.Optimi
             matrices.append(parameter)
         else:
             others.append(parameter)
-    muon = Muon(matrices, lr=config.learning_rate, weight_decay=0.0, momentum=0.9)
-    adam = torch.optim.AdamW(others, lr=config.router_learning_rate, weight_decay=0.0, betas=(0.9, 0.98), eps=1e-12)
-    for optimizer in (muon, adam):
+
+    def adamw(parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.98), eps=1e-12, weight_decay=0.0, fused=True)
+
+    optimizers = [adamw(others, config.router_learning_rate)]
+    if config.optimizer == "muon":
+        optimizers.append(Muon(matrices, lr=config.learning_rate, weight_decay=0.0, momentum=0.9))
+    else:
+        optimizers.append(adamw(matrices, config.learning_rate))
+    for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["full_lr"] = group["lr"]
-    return [muon, adam]
+    return optimizers
 
 
 def _fast(device: torch.device) -> torch.autocast:

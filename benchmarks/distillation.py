@@ -1,0 +1,55 @@
+"""Optimisers, batches and learning rates for distilling a carved model, each given the same minutes.
+
+Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs muon:4:1e-3,adamw:2:3e-4]
+A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE. Prints one JSON line: of each run steps, tokens a second, and the
+divergence from the dense model on 4,096 held-out tokens (nats a token) before and after. The carved model is kept in
+FOLDER, as `carve.py` keeps it.
+"""
+
+import argparse
+import copy
+import json
+from pathlib import Path
+
+from carve import CALIBRATION_WINDOWS
+from carve_text import training_texts
+from deepseek import AutoModel, AutoTokenizer, hub
+from deepseek.training.carve import CarveConfig
+from deepseek.training.carve.distillation import DistilConfig, Distillation, held_out_divergence
+from deepseek.training.carve.kept import carve_once
+from deepseek.training.carve.text import token_windows
+
+
+def main() -> None:
+    from deepseek.cli.console import progress_bars
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--active", type=int, default=20, help="of 32 routed experts beside 16 shared")
+    parser.add_argument("--runs", default="muon:4:1e-3,adamw:4:3e-4,adamw:2:3e-4,adamw:1:2e-4")
+    options = parser.parse_args()
+    path = hub.resolve(options.model).path
+    windows = token_windows(training_texts(), AutoTokenizer.from_pretrained(path), length=512, seed=0)
+    split = CarveConfig(experts=32, shared=16, active=options.active)
+    folder = options.work / f"32+16-{options.active}"
+    with progress_bars() as report:
+        dense = AutoModel.from_pretrained(path, dtype="float32", device="cpu")
+        carved = carve_once(dense, windows[:CALIBRATION_WINDOWS], split, folder, report=report).model
+        teacher = AutoModel.from_pretrained(path, device="cpu")
+        found = []
+        for words in options.runs.split(","):
+            optimizer, batch, rate = words.split(":")
+            config = DistilConfig(
+                minutes=options.minutes, optimizer=optimizer, batch=int(batch), learning_rate=float(rate)
+            )
+            run = Distillation(copy.deepcopy(carved), teacher, windows, config, calibrated=CALIBRATION_WINDOWS)
+            before = held_out_divergence(run.student, run.teacher, run.held_out_wt)
+            done = run.run(report)
+            found.append({"run": words, "before": before, "speed": round(done["tokens"] / done["seconds"]), **done})
+    print(json.dumps({"benchmark": "distillation", "minutes": options.minutes, "runs": found}))
+
+
+if __name__ == "__main__":
+    main()
