@@ -6,12 +6,12 @@ Where only RUN's records are left, --weights names what became of it, --twin-wei
 Prints one JSON line: the held-out loss of both as `held_out_balance.py` measures it, tokens a second, and training
 losses, smoothed over 50 steps, at equal tokens and at equal seconds of computing, while the learning rate of both was
 at its peak (a falling rate makes losses fall: the end of one is not to be compared with the middle of the other).
+Seconds are tokens over the run's median speed: what else the machine did meanwhile does not count.
 """
 
 import argparse
 import json
 import statistics
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def main() -> None:
         held_out = measure(run, options.tokens, weights[name], data_of=options.twin)
         found[name] = {key: held_out[key] for key in ("trained_tokens", "trained_seconds", "tokens", "loss")}
         found[name]["active_parameters"] = json.loads((run / "run.json").read_text())["active_parameters"]
-        found[name]["tokens_per_second"] = round(statistics.median(curves[name]["speed"]))
+        found[name]["tokens_per_second"] = round(curves[name]["speed"])
     found["held_out_difference"] = found["mixture"]["loss"] - found["dense"]["loss"]
     for axis in ("tokens", "seconds"):
         found[f"at_equal_{axis}"] = at_equal(axis, curves)
@@ -46,20 +46,21 @@ def main() -> None:
         draw(curves, options.plot)
 
 
-def curve(log: list[dict[str, Any]]) -> dict[str, list[float]]:
+def curve(log: list[dict[str, Any]]) -> dict[str, Any]:
     """Of every step; `peak` marks those at the highest learning rate."""
     losses = [line["main_loss"] for line in log]
     highest = max(line["learning_rate"] for line in log)
+    speed = statistics.median(line["tokens_per_second"] for line in log)
     return {
         "tokens": [line["tokens"] for line in log],
-        "seconds": list(accumulate(line["seconds"] for line in log)),
+        "seconds": [line["tokens"] / speed for line in log],
         "loss": [statistics.fmean(losses[max(0, at - SMOOTHED) : at]) for at in range(1, len(log) + 1)],
         "peak": [line["learning_rate"] >= highest for line in log],
-        "speed": [line["tokens_per_second"] for line in log],
+        "speed": speed,
     }
 
 
-def at_equal(axis: str, curves: dict[str, dict[str, list[float]]]) -> dict[str, float]:
+def at_equal(axis: str, curves: dict[str, dict[str, Any]]) -> dict[str, float]:
     """Smoothed training losses where the run that got less far on this axis leaves the peak of its learning rate."""
     last = {name: max(at for at, peak in enumerate(values["peak"]) if peak) for name, values in curves.items()}
     where = min(values[axis][last[name]] for name, values in curves.items())
@@ -70,7 +71,7 @@ def at_equal(axis: str, curves: dict[str, dict[str, list[float]]]) -> dict[str, 
     return found
 
 
-def draw(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
+def draw(curves: dict[str, dict[str, Any]], path: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("svg" if path.suffix == ".svg" else "agg")
