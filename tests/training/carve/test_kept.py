@@ -45,3 +45,13 @@ def test_another_model_text_or_split_is_carved_anew(tmp_path: Path, carved: list
     carve_once(other, ids[:7], SPLIT, tmp_path)
     carve_once(dense_model(config), ids, replace(SPLIT, active=2), tmp_path)
     assert len(carved) == 4
+
+
+def test_a_damaged_file_is_carved_anew(tmp_path: Path, carved: list[object]) -> None:
+    config = DENSE["llama"]
+    carve_once(dense_model(config), windows(config), SPLIT, tmp_path)
+    whole = (tmp_path / kept.FILE).read_bytes()
+    (tmp_path / kept.FILE).write_bytes(whole[: len(whole) // 2])
+    carve_once(dense_model(config), windows(config), SPLIT, tmp_path)
+    assert len(carved) == 2
+    assert (tmp_path / kept.FILE).read_bytes() == whole

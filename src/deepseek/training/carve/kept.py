@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -36,9 +36,13 @@ def carve_once(
     return carving
 
 
-def _settings_of(path: Path) -> str:
-    with safe_open(path, "pt") as file:
-        return str((file.metadata() or {}).get("carving"))
+def _settings_of(path: Path) -> Any:
+    """None for a damaged file: it is then carved anew."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("carving")
+    except SafetensorError:
+        return None
 
 
 def _settings(model: Model, windows_wt: Tensor, config: CarveConfig) -> str:
