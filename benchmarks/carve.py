@@ -1,12 +1,13 @@
 """A dense model carved: perplexity before and after distillation, and decode speed, at each share of active neurons.
 
-Run: python benchmarks/carve.py --work FOLDER [--minutes 60] [--experts 32 --shared 16 --active 32,20,8] [--control]
+Run: python benchmarks/carve.py --work FOLDER [--minutes 60] [--experts 32 --shared 16 --active 32,20,8] [--control 10]
 Prints one JSON line. Whatever was measured is kept in FOLDER: given again, it goes on where it was, also within a
 distillation (60 minutes a share). The text to carve and distil on is `carve_text`; perplexity is measured on
 `real_text` (100 windows of 512 tokens, 51,100 scored, float32 in PyTorch), decode speed by the engine (96 tokens, best
 of 3).
 
---control: the dense model given the same distillation, towards itself. --copies: sparse upcycling, 4 experts 1 active.
+--control: the dense model given the same distillation for so many minutes, towards itself. --copies: sparse upcycling,
+4 experts 1 active. --plot FILE: divergence over the distillations, and perplexity by share (needs matplotlib).
 """
 
 import argparse
@@ -26,9 +27,10 @@ from deepseek.profiler.perplexity import text_windows
 from deepseek.profiler.work import Work
 from deepseek.progress import Report
 from deepseek.training.carve import CarveConfig, upcycle
-from deepseek.training.carve.distillation import DistilConfig, Distillation
+from deepseek.training.carve.distillation import LOG, DistilConfig, Distillation
 from deepseek.training.carve.kept import carve_once
 from deepseek.training.carve.text import token_windows
+from deepseek.training.memory import keep_freed_memory
 from real_text import english_text
 
 CALIBRATION_WINDOWS = 192
@@ -105,13 +107,14 @@ class Bench:
             found["distillation"] = self.once(f"{name} distillation", lambda: run.run(self.report))
             run.run(self.report)  # already done: reads the state
             found["distilled_perplexity"] = self.once(f"{name} distilled", lambda: self.perplexity(carving.to_model()))
+            found["curve"] = _curve(self.work / name / LOG)
         carving.to_model().save_pretrained(folder, self.tokenizer)
         found["decode_tokens_per_second"] = self.once(f"{name} decode", lambda: self.decode(folder))
         return found
 
     def control(self) -> float:
         student = self.dense()
-        distil = DistilConfig(minutes=self.options.minutes)
+        distil = DistilConfig(minutes=self.options.control)
         Distillation(student, self.teacher(), self.windows, distil, self.work / "control").run(self.report)
         return self.perplexity(student)
 
@@ -120,6 +123,29 @@ class Bench:
         copied.save_pretrained(self.work / "model-copies", self.tokenizer)
         speed = self.decode(self.work / "model-copies")
         return {"perplexity": self.perplexity(copied), "decode_tokens_per_second": speed}
+
+
+def _curve(log: Path) -> list[tuple[float, float]]:
+    """Minutes, and the divergence on held-out text after so many."""
+    entries = {entry["step"]: entry for entry in map(json.loads, log.read_text().splitlines())}
+    return [(round(entry["seconds"] / 60, 1), round(entry["held_out_divergence"], 4)) for entry in entries.values()]
+
+
+def draw(path: str, found: dict[str, Any]) -> None:
+    from matplotlib import pyplot
+
+    figure, (curves, shares) = pyplot.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
+    distilled = [share for share in found["shares"] if "curve" in share]
+    for share in distilled:
+        curves.plot(*zip(*share["curve"], strict=True), marker="o", label=f"{share['active_share']:.0%} active")
+    curves.set(xlabel="minutes of distillation", ylabel="divergence on held-out text, nats a token", ylim=(0, None))
+    curves.legend()
+    for name, label in (("perplexity", "carved"), ("distilled_perplexity", "distilled")):
+        rise = {s["active_share"] * 100: 100 * (s[name] / found["dense_perplexity"] - 1) for s in distilled}
+        shares.plot(list(rise), list(rise.values()), marker="o", label=label)
+    shares.set(xlabel="% of feed-forward neurons active", ylabel="perplexity over the dense model's, %", ylim=(0, None))
+    shares.legend()
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -133,9 +159,11 @@ def main() -> None:
     parser.add_argument("--shared", type=int, default=16)
     parser.add_argument("--active", default="32,20,8")
     parser.add_argument("--windows", type=int, default=100)
-    parser.add_argument("--control", action="store_true")
+    parser.add_argument("--control", type=float, default=0, metavar="MINUTES")
     parser.add_argument("--copies", action="store_true")
+    parser.add_argument("--plot", metavar="FILE")
     options = parser.parse_args()
+    keep_freed_memory()
     with progress_bars() as report:
         bench = Bench(options, report)
         found: dict[str, Any] = {"benchmark": "carve", "model": options.model, "minutes": options.minutes}
@@ -144,9 +172,12 @@ def main() -> None:
         found["dense_decode_tokens_per_second"] = bench.once("dense int8 decode", bench.dense_decode)
         found["shares"] = [bench.share(int(active)) for active in options.active.split(",")]
         if options.control:
+            found["control_minutes"] = options.control
             found["control_perplexity"] = bench.once("control", bench.control)
         if options.copies:
             found["copies"] = bench.once("copies", bench.copies)
+    if options.plot:
+        draw(options.plot, found)
     print(json.dumps(found))
 
 

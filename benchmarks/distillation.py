@@ -1,6 +1,6 @@
 """Optimisers, batches and learning rates for distilling a carved model, each given the same minutes.
 
-Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs muon:4:1e-3,adamw:2:3e-4]
+Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:2:5e-5,muon:4:1e-3]
 A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE. Prints one JSON line: of each run steps, tokens a second, and the
 divergence from the dense model on 4,096 held-out tokens (nats a token) before and after. The carved model is kept in
 FOLDER, as `carve.py` keeps it.
@@ -18,6 +18,7 @@ from deepseek.training.carve import CarveConfig
 from deepseek.training.carve.distillation import DistilConfig, Distillation, held_out_divergence
 from deepseek.training.carve.kept import carve_once
 from deepseek.training.carve.text import token_windows
+from deepseek.training.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -28,8 +29,9 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--active", type=int, default=20, help="of 32 routed experts beside 16 shared")
-    parser.add_argument("--runs", default="muon:4:1e-3,adamw:4:3e-4,adamw:2:3e-4,adamw:1:2e-4")
+    parser.add_argument("--runs", default="adamw:2:2e-5,adamw:2:5e-5,adamw:2:1e-4,muon:4:1e-3")
     options = parser.parse_args()
+    keep_freed_memory()
     path = hub.resolve(options.model).path
     windows = token_windows(training_texts(), AutoTokenizer.from_pretrained(path), length=512, seed=0)
     split = CarveConfig(experts=32, shared=16, active=options.active)

@@ -75,7 +75,9 @@ def carve(
     from deepseek.training.carve import CarveConfig, upcycle
     from deepseek.training.carve.target import check_dense
     from deepseek.training.carve.text import token_windows
+    from deepseek.training.memory import keep_freed_memory
 
+    keep_freed_memory()
     work = out_folder.with_name(out_folder.name + ".carving")
     with progress_bars() as report:
         path = resolve(model, revision=revision, report=report).path

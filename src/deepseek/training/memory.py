@@ -11,7 +11,8 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees, for the next step needs it again; whether the C library could be told so.
 
     By default glibc gives every large tensor back to the system, which must then clear each page anew: measured, a
-    seventh of a training step. For the whole process, from now on; does nothing without glibc.
+    seventh of a training step, a third of a distillation's. For the whole process, from now on; does nothing without
+    glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
