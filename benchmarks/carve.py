@@ -68,7 +68,7 @@ class Bench:
 
     @torch.inference_mode()
     def perplexity(self, model: Model) -> float:
-        total, parts = 0.0, self.text.split(4)
+        total, parts = 0.0, torch.split(self.text, 4)
         for number, ids in enumerate(parts):
             self.report("perplexity", number, len(parts), "batches")
             losses = model(ids).logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])
@@ -97,7 +97,7 @@ class Bench:
         folder = self.work / f"model-{name}"
         calibration = self.windows[: NOTHING_TO_FIT if everything else CALIBRATION_WINDOWS]
         carving = carve_once(self.dense(), calibration, config, self.work / name, report=self.report)
-        found = {"active_share": config.active_share, "active": active}
+        found: dict[str, Any] = {"active_share": config.active_share, "active": active}
         found["perplexity"] = self.once(f"{name} carved", lambda: self.perplexity(carving.to_model()))
         if options.minutes and not everything:
             distil = DistilConfig(minutes=options.minutes)
