@@ -1,9 +1,9 @@
 """Optimisers, batches and learning rates for distilling a carved model, each given the same minutes.
 
 Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:2:5e-5,muon:4:1e-3]
-A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE. Prints one JSON line: of each run steps, tokens a second, and the
-divergence from the dense model on 4,096 held-out tokens (nats a token) before and after. The carved model is kept in
-FOLDER, as `carve.py` keeps it.
+A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE, and :RATE OF ROUTERS AND NORMS if not the usual. Prints one JSON line:
+of each run steps, tokens a second, and the divergence from the dense model on 4,096 held-out tokens (nats a token)
+before and after. The carved model is kept in FOLDER, as `carve.py` keeps it.
 """
 
 import argparse
@@ -19,6 +19,14 @@ from deepseek.training.carve.distillation import DistilConfig, Distillation, hel
 from deepseek.training.carve.kept import carve_once
 from deepseek.training.carve.text import token_windows
 from deepseek.training.memory import keep_freed_memory
+
+
+def _config(words: str, minutes: float) -> DistilConfig:
+    optimizer, batch, rate, *others = words.split(":")
+    others_rate = {"router_learning_rate": float(others[0])} if others else {}
+    return DistilConfig(
+        minutes=minutes, optimizer=optimizer, batch=int(batch), learning_rate=float(rate), **others_rate
+    )
 
 
 def main() -> None:
@@ -42,10 +50,7 @@ def main() -> None:
         teacher = AutoModel.from_pretrained(path, device="cpu")
         found = []
         for words in options.runs.split(","):
-            optimizer, batch, rate = words.split(":")
-            config = DistilConfig(
-                minutes=options.minutes, optimizer=optimizer, batch=int(batch), learning_rate=float(rate)
-            )
+            config = _config(words, options.minutes)
             run = Distillation(copy.deepcopy(carved), teacher, windows, config, calibrated=CALIBRATION_WINDOWS)
             before = held_out_divergence(run.student, run.teacher, run.held_out_wt)
             done = run.run(report)

@@ -58,6 +58,17 @@ def test_the_gradient_is_that_of_the_divergence(
         assert torch.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > near
 
 
+def test_the_routers_gradient_stops_there_and_asks_for_no_more_experts_than_are_active() -> None:
+    student, _, _ = models()
+    mlp = student.main_layers[0].mlp
+    x = torch.randn(5, mlp.router.in_features, requires_grad=True)
+    open_ = mlp.open_experts(x)
+    (open_ * torch.randn_like(open_)).sum().backward()
+    assert x.grad is None
+    assert mlp.router.bias.grad.abs().max() > 1e-3
+    assert mlp.router.bias.grad.sum().item() == pytest.approx(0, abs=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_carved_model_learns_what_the_dense_one_predicts(optimizer: str) -> None:
     run = distillation(None, steps=30, optimizer=optimizer)

@@ -45,17 +45,19 @@ class CarvedMlp(nn.Module):
         return torch.cat((shared, routed.flatten(-2)), dim=-1)
 
     def open_experts(self, x: Tensor) -> Tensor:
-        """(..., e), 1 for the chosen. Its gradient is that of a sigmoid around the threshold of the choice."""
+        """(..., e), 1 for the chosen. Its gradient is that of a sigmoid around the threshold of the choice.
+
+        It stops at the router, and says nothing of all experts together: raising every logit opens none.
+        """
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.router(x.float())
+            logits = self.router(x.detach().float())
         if self.active == logits.shape[-1]:
             return torch.ones_like(logits)
-        with torch.no_grad():
-            ranked = logits.topk(self.active + 1, dim=-1).values
-            threshold = ranked[..., -2:].mean(dim=-1, keepdim=True)
-            open_ = choose(logits, self.active)
+        open_ = choose(logits.detach(), self.active)
         if not torch.is_grad_enabled():
             return open_
+        logits = logits - logits.mean(dim=-1, keepdim=True)
+        threshold = logits.detach().topk(self.active + 1, dim=-1).values[..., -2:].mean(dim=-1, keepdim=True)
         soft = torch.sigmoid((logits - threshold) / _SOFTNESS)
         return open_ + (soft - soft.detach())
 
