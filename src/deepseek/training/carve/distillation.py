@@ -40,7 +40,7 @@ class DistilConfig:
     minutes: float
     optimizer: str = "adamw"
     batch: int = 2
-    learning_rate: float = 5e-5
+    learning_rate: float = 7e-5
     router_learning_rate: float = 1e-4
     warm_up: float = 0.03
     save_minutes: float = 3.0
