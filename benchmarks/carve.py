@@ -115,7 +115,8 @@ class Bench:
     def control(self) -> float:
         student = self.dense()
         distil = DistilConfig(minutes=self.options.control)
-        Distillation(student, self.teacher(), self.windows, distil, self.work / "control").run(self.report)
+        folder = self.work / f"control-{self.options.control:g}"
+        Distillation(student, self.teacher(), self.windows, distil, folder).run(self.report)
         return self.perplexity(student)
 
     def copies(self) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def main() -> None:
         found["shares"] = [bench.share(int(active)) for active in options.active.split(",")]
         if options.control:
             found["control_minutes"] = options.control
-            found["control_perplexity"] = bench.once("control", bench.control)
+            found["control_perplexity"] = bench.once(f"control {options.control:g} minutes", bench.control)
         if options.copies:
             found["copies"] = bench.once("copies", bench.copies)
     if options.plot:

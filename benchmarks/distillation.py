@@ -1,6 +1,6 @@
 """Optimisers, batches and learning rates for distilling a carved model, each given the same minutes.
 
-Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:2:5e-5,muon:4:1e-3]
+Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:2:7e-5,muon:4:3e-4]
 A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE, and :RATE OF ROUTERS AND NORMS if not the usual. Prints one JSON line:
 of each run steps, tokens a second, and the divergence from the dense model on 4,096 held-out tokens (nats a token)
 before and after. The carved model is kept in FOLDER, as `carve.py` keeps it.
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--active", type=int, default=20, help="of 32 routed experts beside 16 shared")
-    parser.add_argument("--runs", default="adamw:2:2e-5,adamw:2:5e-5,adamw:2:1e-4,muon:4:1e-3")
+    parser.add_argument("--runs", default="adamw:2:5e-5,adamw:2:7e-5,adamw:2:1e-4,muon:4:3e-4")
     options = parser.parse_args()
     keep_freed_memory()
     path = hub.resolve(options.model).path
