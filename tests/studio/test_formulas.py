@@ -28,7 +28,8 @@ def test_formulas_are_set(page: Page, server: FakeServer) -> None:
     expect(prose).to_contain_text(r"$\frac{1$ are not")
     annotation = prose.locator("annotation").first  # for those who read with their ears
     expect(annotation).to_have_text("ax^2 + bx + c = 0")
-    page.wait_for_function("document.fonts.check('16px KaTeX_Math') && document.fonts.size > 0")
+    page.evaluate("document.fonts.ready.then(() => undefined)")  # wait_for_function would poll by eval: forbidden here
+    assert page.evaluate("document.fonts.check('16px KaTeX_Math') && document.fonts.size > 0")
     assert fetched(server, ".woff2")
 
 

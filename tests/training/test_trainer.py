@@ -219,7 +219,7 @@ def test_prediction_layers_that_a_start_lacks_begin_new(data: Path, whole: Path,
     train(recipe, tmp_path / "run")
     first, before = lines(tmp_path / "run")[0], lines(whole)[-1]
     assert first["main_loss"] < before["main_loss"] + 0.5
-    assert first["mtp_loss"] > before["mtp_loss"] + 0.5
+    assert first["mtp_loss"] > before["mtp_loss"] + 0.2
     assert lines(tmp_path / "run")[-1]["mtp_loss"] < first["mtp_loss"]
 
 
