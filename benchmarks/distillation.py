@@ -1,6 +1,6 @@
 """Optimisers, batches and learning rates for distilling a carved model, each given the same minutes.
 
-Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:2:7e-5,muon:4:3e-4]
+Run: python benchmarks/distillation.py --work FOLDER [--minutes 4] [--active 20] [--runs adamw:4:1e-4,muon:4:3e-4]
 A run is OPTIMISER:WINDOWS A STEP:LEARNING RATE, and :RATE OF ROUTERS AND NORMS if not the usual. Prints one JSON line:
 of each run steps, tokens a second, and the divergence from the dense model on 4,096 held-out tokens (nats a token)
 before and after. The carved model is kept in FOLDER, as `carve.py` keeps it.
@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 from carve import CALIBRATION_WINDOWS
 from carve_text import training_texts
@@ -21,12 +22,17 @@ from deepseek.training.carve.text import token_windows
 from deepseek.training.memory import keep_freed_memory
 
 
-def _config(words: str, minutes: float) -> DistilConfig:
-    optimizer, batch, rate, *others = words.split(":")
-    others_rate = {"router_learning_rate": float(others[0])} if others else {}
-    return DistilConfig(
-        minutes=minutes, optimizer=optimizer, batch=int(batch), learning_rate=float(rate), **others_rate
-    )
+def _runs(text: str) -> dict[str, dict[str, Any]]:
+    """Of each run its words and what they set."""
+    types = {"optimizer": str, "batch": int, "learning_rate": float, "router_learning_rate": float}
+    found = {}
+    for words in text.split(","):
+        parts = words.split(":")
+        if not 3 <= len(parts) <= 4:
+            raise argparse.ArgumentTypeError(f"not OPTIMISER:WINDOWS:RATE[:RATE OF ROUTERS]: {words}")
+        found[words] = {name: kind(part) for (name, kind), part in zip(types.items(), parts, strict=False)}
+        DistilConfig(minutes=1, **found[words])
+    return found
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--minutes", type=float, default=4)
     parser.add_argument("--active", type=int, default=20, help="of 32 routed experts beside 16 shared")
-    parser.add_argument("--runs", default="adamw:2:5e-5,adamw:2:7e-5,adamw:2:1e-4,muon:4:3e-4")
+    parser.add_argument("--runs", type=_runs, default="adamw:2:7e-5,adamw:4:1e-4,muon:4:3e-4")
     options = parser.parse_args()
     keep_freed_memory()
     path = hub.resolve(options.model).path
@@ -49,8 +55,8 @@ def main() -> None:
         carved = carve_once(dense, windows[:CALIBRATION_WINDOWS], split, folder, report=report).model
         teacher = AutoModel.from_pretrained(path, device="cpu")
         found = []
-        for words in options.runs.split(","):
-            config = _config(words, options.minutes)
+        for words, settings in options.runs.items():
+            config = DistilConfig(minutes=options.minutes, **settings)
             run = Distillation(copy.deepcopy(carved), teacher, windows, config, calibrated=CALIBRATION_WINDOWS)
             before = held_out_divergence(run.student, run.teacher, run.held_out_wt)
             done = run.run(report)

@@ -39,8 +39,8 @@ class DistilConfig:
 
     minutes: float
     optimizer: str = "adamw"
-    batch: int = 2
-    learning_rate: float = 7e-5
+    batch: int = 4
+    learning_rate: float = 1e-4
     router_learning_rate: float = 1e-4
     warm_up: float = 0.03
     save_minutes: float = 3.0
