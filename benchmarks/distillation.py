@@ -22,17 +22,22 @@ from deepseek.training.carve.text import token_windows
 from deepseek.training.memory import keep_freed_memory
 
 
-def _runs(text: str) -> dict[str, dict[str, Any]]:
-    """Of each run its words and what they set."""
+def _run(words: str) -> tuple[str, dict[str, Any]]:
+    """A run's words and what they set."""
     types = {"optimizer": str, "batch": int, "learning_rate": float, "router_learning_rate": float}
-    found = {}
-    for words in text.split(","):
-        parts = words.split(":")
-        if not 3 <= len(parts) <= 4:
-            raise argparse.ArgumentTypeError(f"not OPTIMISER:WINDOWS:RATE[:RATE OF ROUTERS]: {words}")
-        found[words] = {name: kind(part) for (name, kind), part in zip(types.items(), parts, strict=False)}
-        DistilConfig(minutes=1, **found[words])
-    return found
+    parts = words.split(":")
+    if not 3 <= len(parts) <= 4:
+        raise argparse.ArgumentTypeError(f"not OPTIMISER:WINDOWS:RATE[:RATE OF ROUTERS]: {words}")
+    try:
+        settings = {name: kind(part) for (name, kind), part in zip(types.items(), parts, strict=False)}
+        DistilConfig(minutes=1, **settings)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{words}: {error}") from error
+    return words, settings
+
+
+def _runs(text: str) -> list[tuple[str, dict[str, Any]]]:
+    return [_run(words) for words in text.split(",")]
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def main() -> None:
         carved = carve_once(dense, windows[:CALIBRATION_WINDOWS], split, folder, report=report).model
         teacher = AutoModel.from_pretrained(path, device="cpu")
         found = []
-        for words, settings in options.runs.items():
+        for words, settings in options.runs:
             config = DistilConfig(minutes=options.minutes, **settings)
             run = Distillation(copy.deepcopy(carved), teacher, windows, config, calibrated=CALIBRATION_WINDOWS)
             before = held_out_divergence(run.student, run.teacher, run.held_out_wt)
