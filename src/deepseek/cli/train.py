@@ -50,8 +50,9 @@ def train(
     """
     require_torch()
     from deepseek.training.memory import keep_freed_memory
-    from deepseek.training.prepared import prepared_data
+    from deepseek.training.prepared import data_of_run
     from deepseek.training.recipe import read_recipe
+    from deepseek.training.run_folder import RunFolder
     from deepseek.training.trainer import Trainer, planned
 
     dialled = [] if size is None else [f"model.size={size}"]
@@ -62,10 +63,14 @@ def train(
         print_json(_facts(plan, folder)) if as_json else _print_facts(plan)
         return
     with progress_bars() as report:
-        data = prepared_data(wanted.data, report=report)
+        begun = RunFolder(folder).read_run().get("data") if resume else None
+        data, unchanged = data_of_run(wanted.data, begun, report=report)
+    if not unchanged:
+        err.print("recipe or text of the data have changed since the run began; it keeps the data it began with")
     trainer = Trainer(wanted, folder, data)
     if not as_json:
         _print_facts(trainer.plan)
+        err.print(f"data: {trainer.data_facts.folder}: {trainer.data_facts}", markup=False, soft_wrap=True)
         err.print(f"watch it: deepseek serve --runs {folder.parent}", markup=False, style="dim", soft_wrap=True)
     keep_freed_memory()
     watcher = _Watcher()

@@ -25,7 +25,7 @@ from deepseek.training.evaluation import held_out_losses, samples
 from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.needle import needle_recall, plant_in_batch
 from deepseek.training.plan import Plan, Stage, make_plan
-from deepseek.training.prepared import expected_vocab_size, mixture_of
+from deepseek.training.prepared import data_facts, expected_vocab_size, mixture_of
 from deepseek.training.recipe import WITHOUT_EFFECT, Precision, Recipe
 from deepseek.training.records import Records, Watcher
 from deepseek.training.run_facts import run_facts
@@ -63,6 +63,7 @@ class Trainer:
         self.tokenizer = AutoTokenizer.from_pretrained(first.tokenizer_folder)
         plan = make_plan(recipe, first.vocab_size, start=_start_config(recipe))
         self.plan = _with_special_tokens(plan, self.tokenizer)
+        self.data_facts = data_facts(data, self._mixture, plan.tokens)
         self._checkpoints = Checkpoints(self.run_folder.checkpoints, keep=recipe.checkpoints.keep)
         self._state: TrainingState | None = None
         self._peak = 0.0
@@ -84,7 +85,7 @@ class Trainer:
             self._peak = matrix_peak(self._device)
             started = run.read_run().get("started")
             facts = run_facts(self.recipe, self.plan, device=self._device, matrix_peak=self._peak, started=started)
-            run.write_run(facts)
+            run.write_run({**facts, "data": self.data_facts.to_dict()})
             self._warn_of_slow_precision(watcher)
             step = -1
             while step < self.plan.steps and stop.signal is None:

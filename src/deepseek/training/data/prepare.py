@@ -29,12 +29,12 @@ from deepseek.training.data.batches import DATASET, FORMAT
 from deepseek.training.data.cleaning import cleaned, han_share, pieces
 from deepseek.training.data.documents import DocumentStore, DocumentWriter
 from deepseek.training.data.fetch import Opened, open_source
+from deepseek.training.data.identity import files_identity, key_of, recipe_key
 from deepseek.training.data.readers import FORMATS
 from deepseek.training.data.recipe import DataRecipe, SourceConfig
 from deepseek.training.data.selection import Fate, Selection, select
 
 REPORT = "report.json"
-CODE = 1  # raise it when reading, cleaning or hashing changes, so that what was prepared before is done again
 _DECIDE_TEXT = ("kind", "members", "exclude", "format", "field", "encoding", "drop_lines")
 _CHINESE = 0.3  # share of Chinese among the letters from which on a document counts as Chinese
 
@@ -54,6 +54,7 @@ def prepare(
     from filelock import FileLock
 
     began = time.monotonic()
+    key = recipe_key(recipe)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
         (out / DATASET).unlink(missing_ok=True)  # nobody reads a folder while it changes
@@ -74,19 +75,15 @@ def prepare(
         told = _report(recipe, stores, selection, indexes)
         told["seconds"] = round(time.monotonic() - began, 1)
         _write_json(out / REPORT, told)
-        _write_json(out / DATASET, _dataset(told))
+        _write_json(out / DATASET, _dataset(told) | {"key": key})
     return told
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps([CODE, *parts], sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _read(recipe: DataRecipe, source: SourceConfig, opened: Opened, folder: Path, report: Report) -> None:
     """Members to cleaned documents, unless that was done."""
     minimum, limit = recipe.minimum_of(source), recipe.split_of(source)
     described = {name: getattr(source, name) for name in _DECIDE_TEXT}
-    key = _key(described, opened.identity, minimum, limit, recipe.duplicates.shingle_words)
+    key = key_of(described, opened.identity, minimum, limit, recipe.duplicates.shingle_words)
     if documents.key_on_disk(folder) == key:
         return
     counts = {"read": 0, "raw_bytes": 0, "too_short": 0, "chinese_bytes": 0}
@@ -131,11 +128,14 @@ def _tokenizer(
     kept = [selection.documents(place, Fate.TRAIN) for place in range(len(stores))]
     shares = _shares(recipe, [sum(map(store.size, map(int, k))) for store, k in zip(stores, kept, strict=True)])
     texts = [_hash(k) for k in kept] if wanted.path is None else []
-    key = _key(dataclasses.asdict(wanted), shares, texts, [store.index["key"] for store in stores] if texts else [])
+    given = recipe.given_tokenizer()
+    given_files = files_identity(given) if isinstance(given, Path) else ""
+    sources = [store.index["key"] for store in stores] if texts else []
+    key = key_of(dataclasses.asdict(wanted), given_files, shares, texts, sources)
     folder = out / "tokenizer"
     if vocabulary.key_on_disk(folder) == key:
         return
-    if (given := recipe.given_tokenizer()) is not None:
+    if given is not None:
         from deepseek.tokenizer import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(given)
@@ -182,7 +182,7 @@ def _shards(
     indexes = []
     for place, (source, store) in enumerate(zip(recipe.sources, stores, strict=True)):
         folder = out / "shards" / source.name
-        key = _key(tokenizer, store.index["key"], _hash(selection.fates[place]))
+        key = key_of(tokenizer, store.index["key"], _hash(selection.fates[place]))
         index = shards.read_index(folder)
         if index is None or index["key"] != key:
             encoder = encoder or vocabulary.DocumentEncoder(out / "tokenizer")

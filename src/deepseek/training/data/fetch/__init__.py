@@ -4,7 +4,6 @@ A package's file is kept in the downloads folder with its sha256 beside it; late
 are only ever read as archives: none is installed, unpacked or run.
 """
 
-import hashlib
 import platform
 import sysconfig
 from collections.abc import Callable, Iterator
@@ -15,7 +14,8 @@ from typing import Any
 from deepseek.progress import Report, silent
 from deepseek.training.data.archives import members_of
 from deepseek.training.data.fetch.packages import fetch_package
-from deepseek.training.data.members import Member, Wanted, files_below, names_below
+from deepseek.training.data.identity import files_identity
+from deepseek.training.data.members import Member, Wanted, files_below
 from deepseek.training.data.recipe import PACKAGES, SourceConfig
 
 __all__ = ["Opened", "open_source"]
@@ -38,7 +38,7 @@ def open_source(
     if source.kind == "path":
         assert source.path is not None
         path = folder / Path(source.path).expanduser()
-        return Opened(_stamps(path, wanted), lambda: files_below(path, wanted), {"path": source.path})
+        return Opened(files_identity(path, wanted), lambda: files_below(path, wanted), {"path": source.path})
     if source.kind in PACKAGES:
         package = fetch_package(source, downloads, report=report, offline=offline)
         return Opened(
@@ -58,13 +58,3 @@ def open_source(
         lambda: files_below(path, wanted),
         {"package": "python", "version": platform.python_version()},
     )
-
-
-def _stamps(path: Path, wanted: Wanted) -> str:
-    """A hash of names, sizes and times of the files: reading them all only to see that nothing changed is too slow."""
-    hasher = hashlib.sha256()
-    for name in [""] if path.is_file() else names_below(path, wanted):
-        if (path / name).is_file():
-            stat = (path / name).stat()
-            hasher.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    return hasher.hexdigest()
