@@ -2,15 +2,20 @@
 
 import ast
 import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import typer.main
 
 from deepseek.cli.app import app
 
+sys.path.insert(0, str(Path(__file__).parent.parent))  # where it runs as a script
+from test_architecture import LAYERS, NEEDS_TORCH
+
 ROOT = Path(__file__).parent.parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
-WITH_TABLES = (*READMES, ROOT / "docs" / "benchmarks.md")
+WITH_TABLES = (*READMES, ROOT / "docs" / "benchmarks.md", ROOT / "CONTRIBUTING.md")
 
 
 def verb_table() -> str:
@@ -31,8 +36,25 @@ def script_table() -> str:
     return "\n".join(("| script | what it measures, or what others need of it |", "|---|---|", *rows))
 
 
+def layer_list() -> str:
+    """The parts of the package, highest first, and which of them may import PyTorch."""
+    rows = [f"  {number}. {', '.join(f'`{part}`' for part in sorted(parts))}" for number, parts in _numbered()]
+    torch = ", ".join(f"`{part}`" for part in sorted(NEEDS_TORCH))
+    return "\n".join(
+        (*rows, "", f"  Only {torch} import PyTorch (`cli` does inside its commands), so serving needs none.")
+    )
+
+
+def _numbered() -> Iterator[tuple[int, set[str]]]:
+    return enumerate(reversed(LAYERS), 1)
+
+
+TABLES: dict[str, Callable[[], str]] = {"verbs": verb_table, "scripts": script_table, "layers": layer_list}
+
+
 def with_tables(text: str) -> str:
-    for name, table in (("verbs", verb_table()), ("scripts", script_table())):
+    for name, made in TABLES.items():
+        table = made()
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = marked.sub(lambda found, table=table: f"{found[1]}{table}\n{found[2]}", text)
     return text

@@ -16,7 +16,8 @@ from deepseek.checkpoint.checkpoint import open_checkpoint
 from deepseek.errors import CheckpointError
 from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
-from deepseek.training.checkpoints import HASHES, OPTIMISER, Checkpoints, read_tensors
+from deepseek.models.tensor_files import read_tensors
+from deepseek.training.checkpoints import HASHES, OPTIMISER, Checkpoints
 from model_cases import CASES
 
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "step": torch.tensor(3.0), "half": torch.ones(5, dtype=torch.bfloat16)}

@@ -59,7 +59,7 @@ class SafetensorsFile:
                 if not stat.S_ISREG(status.st_mode):
                     raise CheckpointError(f"{path}: not a regular file")
                 self._size = status.st_size
-                self.entries = read_header(file, self._size, str(path))
+                self.entries, self.metadata = read_header(file, self._size, str(path))
                 self._map = mmap.mmap(file.fileno(), self._size, access=mmap.ACCESS_READ)
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be opened ({error.strerror})") from None
@@ -85,8 +85,8 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_header(file: BinaryIO, size: int, where: str) -> dict[str, Entry]:
-    """Every tensor of a file of `size` bytes, in the order of the header. Raises CheckpointError."""
+def read_header(file: BinaryIO, size: int, where: str) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Every tensor of a file of `size` bytes, in the order of the header, and its metadata. Raises CheckpointError."""
     start = file.read(LENGTH_BYTES)
     if len(start) < LENGTH_BYTES:
         raise CheckpointError(f"{where}: {size} bytes are no safetensors file; {_AGAIN}")
@@ -100,16 +100,17 @@ def read_header(file: BinaryIO, size: int, where: str) -> dict[str, Entry]:
     if not header.startswith(b"{"):
         raise CheckpointError(f"{where}: the header is not a JSON object; {_AGAIN}")
     values = parse_object(header, f"{where}: header", integers_only=True)
-    _check_metadata(values.pop("__metadata__", {}), where)
+    metadata = _metadata(values.pop("__metadata__", {}), where)
     data = LENGTH_BYTES + length
     entries = {name: _entry(name, value, data, where) for name, value in values.items()}
     _check_contiguous(entries, data, size, where)
-    return entries
+    return entries, metadata
 
 
-def _check_metadata(values: object, where: str) -> None:
+def _metadata(values: object, where: str) -> dict[str, str]:
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise CheckpointError(f"{where}: __metadata__ must map names to strings; {_AGAIN}")
+    return values
 
 
 def _entry(name: str, value: Any, data: int, where: str) -> Entry:

@@ -23,11 +23,8 @@ import torch
 from torch import Tensor
 
 from deepseek.checkpoint.atomic import clear_disk_errors, sync_folder
-from deepseek.checkpoint.safetensors import SafetensorsFile
-from deepseek.errors import CheckpointError
 from deepseek.models.decoder import Model
-from deepseek.models.loading import fill
-from deepseek.models.saving import raw_tensor
+from deepseek.models.tensor_files import write_tensors
 from deepseek.progress import Report, silent
 from deepseek.tokenizer.tokenizer import Tokenizer
 
@@ -71,7 +68,7 @@ class Checkpoints:
         with clear_disk_errors(path), self._partial(path.name) as partial:
             model.save_pretrained(partial, tokenizer, report=report)
             with (partial / OPTIMISER).open("xb") as file:
-                _write_tensors(file, tensors)
+                write_tensors(file, tensors)
                 _sync(file)
             _write_json(partial / STATE, {**state, "names": list(names)})
             _write_json(partial / HASHES, {file.name: sha256(file) for file in sorted(partial.iterdir())})
@@ -139,39 +136,6 @@ class Checkpoints:
             shutil.rmtree(self.folder / name, ignore_errors=True)
             partial.rename(self.folder / name)
             sync_folder(self.folder)
-
-
-def read_tensors(path: Path, targets: Mapping[str, Tensor]) -> None:
-    """Fill `targets` in place with the tensors of a file, which must be exactly these. Raises CheckpointError."""
-    file = SafetensorsFile(path)
-    try:
-        if differing := sorted(file.entries.keys() ^ targets.keys()):
-            raise CheckpointError(f"{path}: tensor {differing[0]!r} is not in both the file and this run's optimiser")
-        for name, target in targets.items():
-            raw = file.tensor(name)
-            if raw.shape != tuple(target.shape):
-                raise CheckpointError(
-                    f"{path}: tensor {name!r} has shape {list(raw.shape)}, this run needs {list(target.shape)}"
-                )
-            fill(target, raw)
-    finally:
-        file.close()
-
-
-def _write_tensors(file: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file: the header, then the tensors one by one."""
-    header: dict[str, Any] = {}
-    raw = {name: raw_tensor(name, tensor.detach()) for name, tensor in tensors.items()}
-    offset = 0
-    for name, tensor in raw.items():
-        stop = offset + tensor.data.nbytes
-        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
-        offset = stop
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 64)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in raw.values():
-        file.write(tensor.data.data)
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from deepseek.models.auto import AutoModel
 from deepseek.models.decoder import Model
 from deepseek.models.device import choose_device
 from deepseek.models.loading import fill, load
+from deepseek.models.tensor_files import read_tensors
 from deepseek.models.weights import canonical_tensors, shared_with
 from deepseek.optim.adamw import AdamW
 from deepseek.optim.fp8 import Fp8Training
@@ -22,7 +23,7 @@ from deepseek.optim.loss_scale import LossScale
 from deepseek.optim.master_weights import MasterWeightOptimizer
 from deepseek.optim.muon import Muon
 from deepseek.training.balance import RoutingTraining
-from deepseek.training.checkpoints import OPTIMISER, random_state, read_tensors, restore_random_state
+from deepseek.training.checkpoints import OPTIMISER, random_state, restore_random_state
 from deepseek.training.recipe import OptimizerTable, Recipe
 
 DTYPES = {

@@ -7,7 +7,7 @@ import torch
 from carve_models import DENSE, SPLIT, dense_model, windows
 from torch import Tensor
 
-from deepseek.errors import ConfigError
+from deepseek.errors import CheckpointError, ConfigError
 from deepseek.models.decoder import Model
 from deepseek.training.carve import carve
 from deepseek.training.carve import distillation as distillation_module
@@ -114,6 +114,14 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
     distillation(tmp_path, steps=1).run()
     with pytest.raises(ConfigError, match="other settings"):
         distillation(tmp_path, steps=2).run()
+
+
+def test_a_damaged_state_says_what_to_remove(tmp_path: Path) -> None:
+    distillation(tmp_path, steps=1).run()
+    path = tmp_path / distillation_module.STATE
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=f"remove {tmp_path} to begin"):
+        distillation(tmp_path, steps=1).run()
 
 
 def test_a_step_in_which_the_machine_stood_still_counts_as_a_usual_one(monkeypatch: pytest.MonkeyPatch) -> None:

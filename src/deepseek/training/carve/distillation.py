@@ -8,8 +8,8 @@ Shape suffixes: b windows of a batch, t tokens, n tokens of a batch, m model siz
 
 import json
 import math
-import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,14 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepseek.errors import ConfigError, DeepseekError
+from deepseek.checkpoint.atomic import atomic_file
+from deepseek.errors import CheckpointError, ConfigError, DeepseekError
 from deepseek.models.decoder import Model
 from deepseek.models.device import fast_dtype
+from deepseek.models.tensor_files import read_all, write_tensors
 from deepseek.optim import Muon
 from deepseek.progress import Report, silent
 from deepseek.training.carve.step_clock import StepClock
 
-STATE, LOG = "distillation.pt", "distillation.jsonl"
+STATE, LOG = "distillation.safetensors", "distillation.jsonl"
+_OPTIMIZER = "~"  # begins the names of an optimizer's tensors; no parameter's name begins so
 _CHUNK = 512  # tokens whose logits are held at a time
 
 
@@ -150,31 +153,41 @@ class Distillation:
     def _save(self) -> None:
         if self.folder is None:
             return
-        state = {
-            "settings": self._settings(),
-            "step": self.step,
-            "seconds": self.clock.seconds,
-            "student": self.student.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
-        partial = self.folder / (STATE + ".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.folder / STATE)
+        values = {"settings": self._settings(), "step": self.step, "seconds": self.clock.seconds}
+        with atomic_file(self.folder / STATE) as file:
+            write_tensors(file, {**self.student.state_dict(), **self._optimizer_tensors()}, values)
 
     def _resume(self) -> None:
-        """Raises ConfigError for a state of other settings."""
+        """Raises ConfigError for a state of other settings, CheckpointError for a damaged one."""
         if self.folder is None or not (self.folder / STATE).exists():
             return
-        state = torch.load(self.folder / STATE, weights_only=True)
-        if state["settings"] != self._settings():
+        try:
+            tensors, values = read_all(self.folder / STATE)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; remove {self.folder} to begin the distillation again") from None
+        if values["settings"] != self._settings():
             raise ConfigError(
-                f"{self.folder} holds a distillation of other settings ({state['settings']}); "
+                f"{self.folder} holds a distillation of other settings ({values['settings']}); "
                 "give those again, or remove the folder"
             )
-        self.student.load_state_dict(state["student"])
-        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
-        self.step, self.clock = state["step"], StepClock(state["seconds"])
+        self.student.load_state_dict({name: tensor for name, tensor in tensors.items() if name[0] != _OPTIMIZER})
+        for number, optimizer in enumerate(self.optimizers):
+            state: dict[int, dict[str, Tensor]] = defaultdict(dict)
+            for name, tensor in tensors.items():
+                if name.startswith(f"{_OPTIMIZER}{number}."):
+                    _, place, kind = name.split(".")
+                    state[int(place)][kind] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": dict(state)})
+        self.step, self.clock = values["step"], StepClock(values["seconds"])
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """By the optimizer's number, the parameter's place in it and the kind of state."""
+        return {
+            f"{_OPTIMIZER}{number}.{place}.{kind}": tensor
+            for number, optimizer in enumerate(self.optimizers)
+            for place, kinds in optimizer.state_dict()["state"].items()
+            for kind, tensor in kinds.items()
+        }
 
     def _settings(self) -> dict[str, Any]:
         shapes = {name: list(tensor.shape) for name, tensor in self.student.state_dict().items()}
