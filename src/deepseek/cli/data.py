@@ -54,6 +54,8 @@ def data(
 def _print(told: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from deepseek.training.data.prepare import notes
+
     table = Table(box=None, header_style="dim", pad_edge=False)
     for name in ("source", "language", "text", "documents", "same", "alike", "tokens", "held out", "bytes a token"):
         table.add_column(name, justify="left" if name in ("source", "language") else "right")
@@ -77,3 +79,5 @@ def _print(told: dict[str, Any]) -> None:
         style="dim",
         markup=False,
     )
+    for note in notes(told):
+        out.print(note, style="dim", markup=False, soft_wrap=True)

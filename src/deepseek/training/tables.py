@@ -1,8 +1,9 @@
 """Frozen dataclasses from tables of a TOML file: unknown keys and wrong types are errors that name the key."""
 
 import dataclasses
+import re
 import types
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from deepseek.errors import ConfigError
@@ -20,18 +21,44 @@ def build(cls: type[T], values: object, where: str) -> T:
         raise ConfigError(f"{where or 'the recipe'} must be a table of keys and values, not {_brief(values)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     at = f"{where}." if where else ""
-    if unknown := [key for key in values if key not in fields]:
-        raise ConfigError(f"unknown key {at}{unknown[0]}; known are {', '.join(fields)}")
-    for name, field in fields.items():
-        needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if needed and name not in values:
-            raise ConfigError(f"missing key {at}{name}")
+    problems = _wrong_names(values, fields, at)
     hints = get_type_hints(cls)
-    given = {name: _value(hints[name], value, at + name) for name, value in values.items()}
+    given = {}
+    for name, value in values.items():
+        if name in fields:
+            try:
+                given[name] = _value(hints[name], value, at + name)
+            except ConfigError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
     try:
         return cls(**given)
     except ConfigError as error:
-        raise ConfigError(str(error) if str(error).startswith(at) else f"{at}{error}") from None
+        raise ConfigError(_placed(str(error), where, fields)) from None
+
+
+def _placed(error: str, where: str, names: Collection[str]) -> str:
+    """The message of a dataclass, which knows its fields but not where it stands."""
+    begin = re.match(r"\w*", error)
+    if begin and begin[0] in names:
+        return f"{where}.{error}" if where else error
+    return error if not where or error.startswith((where, "source ")) else f"{where}: {error}"
+
+
+def _wrong_names(values: Mapping[str, Any], fields: Mapping[str, "dataclasses.Field[Any]"], at: str) -> list[str]:
+    """All keys that do not exist, and all that are missing, so that one reading of the message is enough."""
+    found = []
+    if unknown := [f"{at}{key}" for key in values if key not in fields]:
+        found.append(f"unknown key{'s' * (len(unknown) > 1)} {', '.join(unknown)}; known are {', '.join(fields)}")
+    needed = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    if missing := [f"{at}{name}" for name in needed if name not in values]:
+        found.append(f"missing key{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    return found
 
 
 def _value(kind: Any, value: object, where: str) -> Any:

@@ -13,7 +13,8 @@ import pytest
 
 from deepseek.errors import DataError
 from deepseek.training.data.archives import members_of
-from deepseek.training.data.members import Wanted, files_below
+from deepseek.training.data.local_files import files_below
+from deepseek.training.data.members import Wanted
 
 ALL = Wanted(["**"])
 
@@ -139,18 +140,39 @@ def test_damaged_archives_are_errors_that_name_them(tmp_path: Path, name: str, c
         read(tmp_path / name)
 
 
-def test_folders_are_read_in_order_and_links_out_of_them_are_not(tmp_path: Path) -> None:
-    (tmp_path / "secret.txt").write_text("secret")
+def test_folders_are_read_in_order_and_links_lead_anywhere(tmp_path: Path) -> None:
+    """As in a hub cache, whose snapshots are links to blobs. Archives from elsewhere are another matter: see above."""
+    (tmp_path / "blob").write_text("3")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "d.txt").write_text("4")
     home = tmp_path / "home"
     (home / "b").mkdir(parents=True)
     (home / "b" / "two.txt").write_text("2")
     (home / "a.txt").write_text("1")
     (home / "a.bin").write_text("no")
-    (home / "c.txt").symlink_to(tmp_path / "secret.txt")
+    (home / "c.txt").symlink_to("../blob")
+    (home / "linked").symlink_to("../more")
+    (home / "b" / "loop").symlink_to("..")
     members = files_below(home, Wanted(["**/*.txt"]))
-    assert [(member.name, member.data) for member in members] == [("a.txt", b"1"), ("b/two.txt", b"2")]
+    assert [(member.name, member.data) for member in members] == [
+        ("a.txt", b"1"),
+        ("b/two.txt", b"2"),
+        ("c.txt", b"3"),
+        ("linked/d.txt", b"4"),
+    ]
     with pytest.raises(DataError, match="no such file or folder"):
         list(files_below(tmp_path / "none", ALL))
+    (home / "gone.txt").symlink_to("../nowhere")
+    with pytest.raises(DataError, match=r'gone\.txt: is a link to \.\./nowhere.*exclude = \["gone\.txt"\]'):
+        list(files_below(home, Wanted(["**/*.txt"])))
+
+
+def test_hidden_files_are_read_only_when_named(tmp_path: Path) -> None:
+    for name in (".git/config", ".notes/a.txt", "b/.hidden.txt", "b/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert [member.name for member in files_below(tmp_path, ALL)] == ["b/c.txt"]
+    assert [member.name for member in files_below(tmp_path, Wanted([".notes/**"]))] == [".notes/a.txt"]
 
 
 @pytest.mark.parametrize(

@@ -260,7 +260,7 @@ def test_large_vocabularies_and_many_files(tmp_path: Path) -> None:
 
 def test_a_source_with_nothing_to_train_on_is_an_error(home: Path) -> None:
     (home / "recipe.toml").write_text(RECIPE.replace('members = ["*.txt"]', 'members = ["*.md"]'))
-    with pytest.raises(DataError, match=r"source prose: no document is left.*members"):
+    with pytest.raises(DataError, match=r"source prose: no document is left.* 0 were read.*members"):
         prepare(recipe(home), home / "out")
 
 
@@ -277,9 +277,19 @@ def test_a_source_with_nothing_to_train_on_is_an_error(home: Path) -> None:
             'kind = "ftp"\npath = "prose"',
             r"source\[0\].kind must be one of path, python",
         ),
-        ('path = "prose"', 'package = "prose"', "source prose: package goes with wheel"),
+        ('path = "prose"', 'package = "prose"', r"source\[0\]: missing key path \(a source of kind path"),
+        ('path = "prose"\n', 'path = "prose"\npackage = "p"\n', "source prose: package goes with wheel"),
+        (
+            'name = "prose"\nkind = "path"\npath = "prose"',
+            'name = "prose"\nkind = "path"\npaht = "prose"\nlang = "en"',
+            r"unknown keys source\[0\].paht, source\[0\].lang; known are name",
+        ),
         ('path = "prose"\n', 'path = "prose"\ndrop_lines = ["("]\n', "no regular expression"),
-        ('licence = "CC0-1.0"\n[[', "[[", r"missing key source\[0\].licence"),
+        (
+            'kind = "path"\npath = "prose"\nmembers = ["*.txt"]\nformat = "text"\nlanguage = "en"\nlicence = "CC0-1.0"',
+            'kind = "wheel"\nformat = "text"',
+            r"source\[0\]: missing keys package, licence, language",
+        ),
         ("[tokenizer]\nvocab_size = 400\n", "", r"missing table \[tokenizer\]"),
     ],
 )
@@ -303,6 +313,7 @@ def test_the_verb(home: Path) -> None:
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
     assert "prose" in shown.output
+    assert "source prose: passed over 1 documents shorter than minimum_characters" in shown.output
     again = CliRunner().invoke(app, [*command, "--json", "--without", "lines"])
     told = json.loads(again.stdout)
     assert [entry["name"] for entry in told["sources"]] == ["prose"]

@@ -4,7 +4,6 @@ What an archive announces is not believed: names, kinds, numbers and sizes are c
 and links are passed over, wherever they lead.
 """
 
-import importlib
 import io
 import lzma
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from deepseek.errors import DataError
-from deepseek.training.data.members import Budget, Member, Wanted
+from deepseek.training.data.members import Budget, Member, Wanted, zstandard
 
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
 _MAX_AR_MEMBERS = 16
@@ -88,7 +87,7 @@ def _data_of_deb(archive: Path) -> Iterator[IO[bytes]]:
         part = _Part(file, size)
         if not name.endswith(".zst"):
             yield part  # type: ignore[misc]
-        elif (library := _zstandard()) is not None:
+        elif (library := zstandard()) is not None:
             with library(part) as opened:
                 yield opened
         else:
@@ -125,16 +124,6 @@ class _Part(io.RawIOBase):
         buffer[: len(block)] = block
         self._left -= len(block)
         return len(block)
-
-
-def _zstandard() -> Any:
-    """A function that opens a Zstandard stream: Python's own from 3.14 on, else a package that is installed."""
-    for module in ("compression.zstd", "backports.zstd"):
-        try:
-            return importlib.import_module(module).ZstdFile
-        except ImportError:
-            continue
-    return None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ _LINE_ENDS = re.compile("\r\n?|[\u2028\u2029\x85]")
 # All of category Cc but tab and newline, and what is invisible or says nothing: soft hyphen, zero-width space, joiners
 # outside of the scripts that need them, byte order marks, private use, halves of surrogate pairs, non-characters.
 _NOTHING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\ue000-\uf8ff\ud800-\udfff\ufffe\uffff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\ue000-\uf8ff\ud800-\udfff\ufffe\uffff]+"
 )
 _TRAILING = re.compile(r"[ \t\u00a0\u3000]+$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n{3,}")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.errors import DataError
-from deepseek.training.data.members import Wanted, names_below
+from deepseek.training.data.local_files import names_below
+from deepseek.training.data.members import Wanted
 from deepseek.training.data.recipe import DataRecipe, SourceConfig
 
-CODE = 1  # raise it when reading, cleaning or hashing changes, so that what was prepared before is done again
+CODE = 2  # raise it when reading, cleaning or hashing changes, so that what was prepared before is done again
 _HASHED_BYTES = 64 << 20  # up to so many the files are hashed themselves, which takes a tenth of a second
 
 

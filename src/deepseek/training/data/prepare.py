@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from deepseek.training.data.cleaning import cleaned, han_share, pieces
 from deepseek.training.data.documents import DocumentStore, DocumentWriter
 from deepseek.training.data.fetch import Opened, open_source
 from deepseek.training.data.identity import files_identity, key_of, recipe_key
+from deepseek.training.data.members import Member
 from deepseek.training.data.readers import FORMATS
+from deepseek.training.data.readers.auto import NOT_TEXT, suffix_of
 from deepseek.training.data.recipe import DataRecipe, SourceConfig
 from deepseek.training.data.selection import Fate, Selection, select
 
@@ -69,7 +72,7 @@ def prepare(
             shingle_words=recipe.duplicates.shingle_words,
             report=report,
         )
-        _require_text(recipe, selection)
+        _require_text(recipe, stores, selection)
         _tokenizer(recipe, stores, selection, out, report)
         indexes = _shards(recipe, stores, selection, out, report)
         told = _report(recipe, stores, selection, indexes)
@@ -86,10 +89,14 @@ def _read(recipe: DataRecipe, source: SourceConfig, opened: Opened, folder: Path
     key = key_of(described, opened.identity, minimum, limit, recipe.duplicates.shingle_words)
     if documents.key_on_disk(folder) == key:
         return
-    counts = {"read": 0, "raw_bytes": 0, "too_short": 0, "chinese_bytes": 0}
+    counts = dict.fromkeys(("read", "raw_bytes", "too_short", "without_text", "chinese_bytes"), 0)
+    passed_over: Counter[str] = Counter()
     with DocumentWriter(folder, recipe.duplicates.shingle_words) as writer:
-        for _, text in FORMATS[source.format](opened.members(), source):
+        for _, text in FORMATS[source.format](_text_files(opened.members(), source, passed_over), source):
             counts["read"] += 1
+            if text is None:
+                counts["without_text"] += 1
+                continue
             counts["raw_bytes"] += len(text.encode("utf-8", "surrogatepass"))
             clean = cleaned(text, source.drop_lines)
             if len(clean) < minimum:
@@ -100,16 +107,46 @@ def _read(recipe: DataRecipe, source: SourceConfig, opened: Opened, folder: Path
                 counts["chinese_bytes"] += len(piece.encode()) if han_share(piece) >= _CHINESE else 0
             report(f"reading {source.name}", counts["raw_bytes"], None)
         report(f"reading {source.name}", counts["raw_bytes"], counts["raw_bytes"])
-        writer.finish({"key": key, "origin": opened.facts, **counts})
+        writer.finish({"key": key, "origin": opened.facts, **counts, "passed_over": dict(passed_over.most_common())})
 
 
-def _require_text(recipe: DataRecipe, selection: Selection) -> None:
+def _text_files(members: Iterator[Member], source: SourceConfig, passed_over: Counter[str]) -> Iterator[Member]:
+    """Without images, archives and the like, by their suffixes, where the format is found by suffix too."""
+    for member in members:
+        if source.format == "auto" and (suffix := suffix_of(member)) in NOT_TEXT:
+            passed_over[suffix] += 1
+        else:
+            yield member
+
+
+def _require_text(recipe: DataRecipe, stores: Sequence[DocumentStore], selection: Selection) -> None:
     for place, source in enumerate(recipe.sources):
         if not selection.documents(place, Fate.TRAIN).size:
+            index = stores[place].index
             raise DataError(
-                f"source {source.name}: no document is left to train on; check members, minimum_characters "
-                f"({recipe.minimum_of(source)}) and whether another source holds the same text"
+                f"source {source.name}: no document is left to train on; {index['read']:,} were read, "
+                f"{index['too_short']:,} of them shorter than minimum_characters ({recipe.minimum_of(source)}), "
+                f"{index['without_text']:,} without text; check members, held_out ({recipe.held_out_of(source):g}) and "
+                "whether another source holds the same text"
             )
+
+
+def notes(told: dict[str, Any]) -> list[str]:
+    """What was passed over on the way, in a line a source: nothing is left out without a word.
+
+    told: what report.json holds.
+    """
+    lines = []
+    for source in told["sources"]:
+        files = ", ".join(f"{count:,} {suffix}" for suffix, count in source["passed_over"].items())
+        said = {
+            f"{source['without_text']:,} rows without text": source["without_text"],
+            f"{source['too_short']:,} documents shorter than minimum_characters": source["too_short"],
+            f"files that are not text ({files})": files,
+        }
+        if passed := [text for text, any_ in said.items() if any_]:
+            lines.append(f"source {source['name']}: passed over {', '.join(passed)}")
+    return lines
 
 
 def _shares(recipe: DataRecipe, sizes: Sequence[int]) -> list[float]:
@@ -204,7 +241,10 @@ def _report(
         _report_of(source, store, selection.fates[place], index, shares[place] / sum(shares))
         for place, (source, store, index) in enumerate(zip(recipe.sources, stores, indexes, strict=True))
     ]
-    sums = ("bytes", "train_tokens", "held_out_tokens", "documents", "held_out_documents", "exact", "near", "too_short")
+    sums = (
+        *("bytes", "train_tokens", "held_out_tokens", "documents", "held_out_documents"),
+        *("exact", "near", "too_short", "without_text"),
+    )
     total = {name: sum(entry[name] for entry in told) for name in sums}
     languages: dict[str, int] = {}
     for entry in told:
@@ -238,6 +278,8 @@ def _report_of(
         "chinese": _ratio(store.index["chinese_bytes"], store.index["bytes"]),
         "read": store.index["read"],
         "too_short": store.index["too_short"],
+        "without_text": store.index["without_text"],
+        "passed_over": store.index["passed_over"],
         "exact": int((fates == Fate.EXACT).sum()),
         "near": int((fates == Fate.NEAR).sum()),
         "documents": train["documents"],

@@ -34,6 +34,13 @@ def _share(name: str, value: object, *, below: float) -> None:
     _require(number and 0 <= value < below, f"{name} must be a number from 0 to below {below:g}, not {value!r}")  # type: ignore[operator]
 
 
+def _is_text_encoding(name: str) -> bool:
+    try:
+        return isinstance("".encode(name), bytes)
+    except LookupError:  # also for codecs that do not encode text, such as base64
+        return False
+
+
 def _texts(name: str, value: object) -> None:
     _require(
         isinstance(value, tuple) and all(isinstance(v, str) and v for v in value), f"{name} must be a list of texts"
@@ -42,14 +49,17 @@ def _texts(name: str, value: object) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    """One source of documents.
+    """One source of documents. `path = "folder"` alone is one.
 
+    name: in reports and mixtures; of a path by default the last part of it.
     kind: `path` (a file or folder, relative to the recipe), `python` (the standard library of the Python that runs),
     or a package: `wheel`, `sdist`, `deb`, `npm`.
+    licence, language: for the report; may be left out for a path.
     package, version: of a package; the version may be left out, then the newest is taken and recorded.
     sha256: of the package's file; without it the first download is recorded and later ones are held to it.
     members, exclude: patterns of the names to read, as in `docs/**/*.txt`.
-    format: which reader (see `readers`); field: where the text is in JSON and Parquet.
+    format: which reader (see `readers`); auto: of each file by its suffix.
+    field: where the text is in JSON, CSV and Parquet; `a+b` joins two; by default `text`, `content` or `messages`.
     encoding: of text formats.
     drop_lines: lines in which one of these regular expressions is found are left out.
     minimum_characters, split_characters, held_out: as in `CleaningConfig` and `HeldOutConfig`, for this source.
@@ -57,18 +67,18 @@ class SourceConfig:
     about: whose text it is, for the report.
     """
 
-    name: str
-    kind: Kind
-    licence: str
-    language: str
-    format: str
+    name: str = ""
+    kind: Kind = "path"
+    licence: str = ""
+    language: str = ""
+    format: str = "auto"
     path: str | None = None
     package: str | None = None
     version: str | None = None
     sha256: str | None = None
     members: tuple[str, ...] = ("**",)
     exclude: tuple[str, ...] = ()
-    field: str = "text"
+    field: str | None = None
     encoding: str = "utf-8"
     drop_lines: tuple[str, ...] = ()
     minimum_characters: int | None = None
@@ -80,18 +90,20 @@ class SourceConfig:
     def __post_init__(self) -> None:
         from deepseek.training.data.readers import FORMATS
 
+        _require(self.kind in get_args(Kind), f"kind must be one of {', '.join(get_args(Kind))}, not {self.kind!r}")
+        self._fill_in()
         _require(
             isinstance(self.name, str) and _NAME.fullmatch(self.name) is not None,
             f"name must be of lower-case letters, digits, - and _, not {self.name!r:.80}",
         )
         where = f"source {self.name}: "
         _require(isinstance(self.about, str), f"{where}about must be a text, not {self.about!r:.80}")
-        for text in ("licence", "language", "field", "encoding"):
+        for text in ("licence", "language", "encoding"):
             value = getattr(self, text)
             _require(isinstance(value, str) and value.strip() != "", f"{where}{text} must be a text, not {value!r}")
-        _require(
-            self.kind in get_args(Kind), f"{where}kind must be one of {', '.join(get_args(Kind))}, not {self.kind!r}"
-        )
+        _require(_is_text_encoding(self.encoding), f"{where}encoding {self.encoding!r} is unknown, try utf-8 or cp1252")
+        named = self.field is None or all(name.strip() for name in self.field.split("+"))
+        _require(named, f"{where}field must name a field, or several as in a+b, not {self.field!r}")
         _require(self.format in FORMATS, f"{where}format must be one of {', '.join(FORMATS)}, not {self.format!r}")
         _texts(f"{where}members", self.members)
         _texts(f"{where}exclude", self.exclude)
@@ -103,6 +115,19 @@ class SourceConfig:
                 re.compile(pattern)
             except re.error as error:
                 raise ConfigError(f"{where}drop_lines holds {pattern!r:.80}, no regular expression: {error}") from error
+
+    def _fill_in(self) -> None:
+        """Defaults of a path; a package says what it is. All keys that are missing are named at once."""
+        needed = {"path": ("path",), "python": ("name", "licence", "language")}
+        names = needed.get(self.kind, ("name", "package", "licence", "language"))
+        if missing := [name for name in names if not getattr(self, name)]:
+            keys = ", ".join(missing)
+            raise ConfigError(f"missing key{'s' * (len(missing) > 1)} {keys} (a source of kind {self.kind} needs them)")
+        if self.kind == "path":
+            name = re.sub(r"[^a-z0-9_-]+", "-", Path(str(self.path)).absolute().stem.lower()).strip("-_")[:64]
+            for key, value in {"name": name or "text", "licence": "not stated", "language": "und"}.items():
+                if not getattr(self, key):
+                    object.__setattr__(self, key, value)
 
     def _check_place(self, where: str) -> None:
         packaged = self.kind in PACKAGES
@@ -220,13 +245,27 @@ class DataRecipe:
             "duplicates": DuplicatesConfig,
             "held_out": HeldOutConfig,
         }
-        given: dict[str, Any] = {key: build(part, values[key], key) for key, part in parts.items() if key in values}
+        given: dict[str, Any] = {}
+        problems = []
         if unknown := sorted(values.keys() - {"source", *parts}):
-            raise ConfigError(f"unknown key {unknown[0]}; known are source, {', '.join(parts)}")
+            problems.append(f"unknown key {', '.join(unknown)}; known are source, {', '.join(parts)}")
+        if "tokenizer" not in values:
+            problems.append('missing table [tokenizer], with vocab_size = 8192 (to train one) or path = "FOLDER"')
         sources = values.get("source", [])
-        _require(isinstance(sources, list), "source must be tables, each headed [[source]]")
-        built = tuple(build(SourceConfig, source, f"source[{place}]") for place, source in enumerate(sources))
-        _require("tokenizer" in given, "missing table [tokenizer]")
+        if not isinstance(sources, list):
+            problems.append("source must be tables, each headed [[source]]")
+            sources = []
+        wanted: list[tuple[type[Any], Any, str]] = [
+            (parts[key], values[key], key) for key in parts if key in values
+        ] + [(SourceConfig, source, f"source[{place}]") for place, source in enumerate(sources)]
+        for part, table, where in wanted:
+            try:
+                given[where] = build(part, table, where)
+            except ConfigError as error:
+                problems.append(str(error))
+        if problems:
+            raise ConfigError("; ".join(problems))
+        built = tuple(given.pop(f"source[{place}]") for place in range(len(sources)))
         return cls(sources=built, folder=folder, **given)
 
     def without(self, names: Sequence[str]) -> Self:

@@ -15,7 +15,8 @@ from deepseek.progress import Report, silent
 from deepseek.training.data.archives import members_of
 from deepseek.training.data.fetch.packages import fetch_package
 from deepseek.training.data.identity import files_identity
-from deepseek.training.data.members import Member, Wanted, files_below
+from deepseek.training.data.local_files import files_below
+from deepseek.training.data.members import Member, Wanted
 from deepseek.training.data.recipe import PACKAGES, SourceConfig
 
 __all__ = ["Opened", "open_source"]

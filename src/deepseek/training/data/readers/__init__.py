@@ -1,7 +1,7 @@
 """Formats: members of a source to documents. One format a function, one family of formats a file.
 
-A reader takes the members in order and yields (name, text); it never sees a path. A new format is one function and one
-line in `FORMATS`. Whatever a reader meets that does not fit its format is a DataError naming the member.
+A reader takes the members in order and yields (name, text), the text None for a row that holds none. A new format is
+one function and one line in `FORMATS`. What does not fit its format is a DataError naming the member.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deepseek.training.data.members import Member
 from deepseek.training.data.readers import (
+    auto,
     chinese,
     dictionary,
     markup,
@@ -23,10 +24,11 @@ from deepseek.training.data.readers import (
 if TYPE_CHECKING:
     from deepseek.training.data.recipe import SourceConfig
 
-Document = tuple[str, str]
+Document = tuple[str, str | None]
 Reader = Callable[[Iterable[Member], "SourceConfig"], Iterator[Document]]
 
 FORMATS: dict[str, Reader] = {
+    "auto": auto.mixed,
     "text": plain.text,
     "gutenberg": plain.gutenberg,
     "paragraphs": plain.paragraphs,
@@ -38,6 +40,8 @@ FORMATS: dict[str, Reader] = {
     "docstrings": python_source.docstrings,
     "json": tables.json_values,
     "jsonl": tables.json_lines,
+    "csv": tables.comma_separated,
+    "tsv": tables.tab_separated,
     "parquet": tables.parquet,
     "poems": chinese.poems,
     "tagged": chinese.tagged,

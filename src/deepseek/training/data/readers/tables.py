@@ -1,5 +1,6 @@
-"""Records: JSON values, JSON lines, Parquet. `field` says where the text is."""
+"""Records: JSON values, JSON lines, CSV, Parquet. `field` says where the text is (see `rows`)."""
 
+import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
@@ -7,31 +8,35 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek.errors import DataError
 from deepseek.training.data.members import Member
-from deepseek.training.data.readers.plain import decoded
+from deepseek.training.data.readers.plain import MAX_LINE_CHARACTERS, decoded, lines
+from deepseek.training.data.readers.rows import field_among, text_of
 
 if TYPE_CHECKING:
     from deepseek.training.data.recipe import SourceConfig
 
 _SPACE = " \t\r\n"
+_ROWS_AT_ONCE = 1024
+
+Rows = Iterator[tuple[str, str | None]]
 
 
-def json_lines(members: Iterable[Member], source: "SourceConfig") -> Iterator[tuple[str, str]]:
+def json_lines(members: Iterable[Member], source: "SourceConfig") -> Rows:
     """One object a line."""
     for member in members:
-        for number, line in enumerate(decoded(member, source.encoding).split("\n"), 1):
+        for number, line in enumerate(lines(member, source.encoding), 1):
             if line.strip():
-                where = f"{member.name}:{number}"
-                yield where, _text_of(_parsed(line, where), source.field, where)
+                where = f"{member.where}:{number}"
+                yield where, text_of(_parsed(line, where), source.field, where)
 
 
-def json_values(members: Iterable[Member], source: "SourceConfig") -> Iterator[tuple[str, str]]:
+def json_values(members: Iterable[Member], source: "SourceConfig") -> Rows:
     """Arrays of objects or texts, objects by name, one object, or several such values one after another in a file."""
     for member in members:
         count = 0
-        for value in _values(decoded(member, source.encoding), member.name):
+        for value in _values(decoded(member, source.encoding), member.where):
             for record in _records(value):
-                where = f"{member.name}[{count}]"
-                yield where, _text_of(record, source.field, where)
+                where = f"{member.where}[{count}]"
+                yield where, text_of(record, source.field, where)
                 count += 1
 
 
@@ -61,44 +66,59 @@ def _parsed(line: str, where: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: is not JSON ({error})") from error
+        advice = "" if line.strip() not in ("[", "{") else '; where one object spans several lines, use format = "json"'
+        raise DataError(f"{where}: is not JSON ({error}): correct the line or delete it{advice}") from error
 
 
-def _text_of(record: Any, field: str, where: str) -> str:
-    """The fields of `a+b`, each a text or a list of texts (its lines), one below the other; a text is itself."""
-    if isinstance(record, str):
-        return record
-    if not isinstance(record, dict):
-        raise DataError(f"{where}: is {type(record).__name__}, neither a text nor an object with {field!r}")
-    parts = []
-    for name in field.split("+"):
-        value = record.get(name)
-        if isinstance(value, list) and all(isinstance(line, str) for line in value):
-            value = "\n".join(value)
-        if not isinstance(value, str):
-            raise DataError(f"{where}: has no text in {name!r}; it has {', '.join(sorted(record))[:200]}; set field")
-        parts.append(value)
-    return "\n".join(part for part in parts if part)
+def comma_separated(members: Iterable[Member], source: "SourceConfig") -> Rows:
+    return _separated(members, source, ",")
 
 
-def parquet(members: Iterable[Member], source: "SourceConfig") -> Iterator[tuple[str, str]]:
+def tab_separated(members: Iterable[Member], source: "SourceConfig") -> Rows:
+    return _separated(members, source, "\t")
+
+
+def _separated(members: Iterable[Member], source: "SourceConfig", delimiter: str) -> Rows:
+    """A table whose first row names the columns; a single column is the text whatever its name."""
+    csv.field_size_limit(MAX_LINE_CHARACTERS)
+    for member in members:
+        ended = (f"{line}\n" for line in lines(member, source.encoding))
+        rows = csv.DictReader(ended, delimiter=delimiter, strict=True)
+        try:
+            columns = [str(name) for name in rows.fieldnames or ()]
+            field = source.field or (columns[0] if len(columns) == 1 else None)
+            for row in rows:
+                where = f"{member.where}:{rows.line_num}"
+                if None in row or None in row.values():
+                    raise DataError(f"{where}: has not the {len(columns)} columns that the first row names")
+                yield where, text_of(row, field, where)
+        except csv.Error as error:
+            raise DataError(f"{member.where}:{rows.line_num}: is not a table ({error})") from error
+
+
+def parquet(members: Iterable[Member], source: "SourceConfig") -> Rows:
     """The column `field` of Parquet files."""
     try:
         import pyarrow.parquet as library
     except ImportError as error:
-        raise DataError("reading Parquet needs pyarrow: pip install 'deepseek-framework[parquet]'") from error
+        raise DataError("reading Parquet needs pyarrow: pip install pyarrow") from error
     for member in members:
         try:
-            file = library.ParquetFile(io.BytesIO(member.data))
-            row = 0
-            for batch in file.iter_batches(columns=[source.field]):
-                for value in batch.column(0).to_pylist():
-                    if value is not None:
-                        yield f"{member.name}[{row}]", _text_of({source.field: value}, source.field, member.name)
-                    row += 1
+            content = io.BytesIO(member.content) if isinstance(member.content, bytes) else member.content
+            with library.ParquetFile(content) as file:
+                columns = file.schema_arrow.names
+                field = source.field or field_among(columns, member.where)
+                if missing := [name for name in field.split("+") if name not in columns]:
+                    raise DataError(f"{member.where}: has no column {missing[0]!r}; it has {', '.join(columns)[:200]}")
+                row = 0
+                for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=field.split("+")):
+                    for record in batch.to_pylist():
+                        where = f"{member.where}[{row}]"
+                        yield where, text_of(record, field, where)
+                        row += 1
         except DataError:
             raise
         except Exception as error:  # a foreign decoder: its errors have no other common base
-            raise DataError(f"{member.name}: cannot be read as Parquet with a column {source.field!r} ({error})") from (
-                error
-            )
+            raise DataError(
+                f"{member.where}: cannot be read as Parquet with a column {source.field or 'text'!r} ({error})"
+            ) from error
