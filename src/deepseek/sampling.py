@@ -32,7 +32,8 @@ MOST_CHOICE_CHARACTERS = 4096
 class StructuredOutput:
     """What an answer must be, from its first character to its last; exactly one of:
 
-    json_schema: JSON that is valid under this schema (a mapping, or its text), without blanks between its parts.
+    json_schema: JSON that is valid under this schema (a mapping, or its text). Objects whose `properties` are declared
+    have no others unless `additionalProperties` allows them.
     json_object: any JSON object. regex: a text that matches as a whole, in Rust's syntax without look-around.
     choice: one of these texts. grammar: a text of a context-free grammar, in GBNF (llama.cpp) or Lark.
     Raises GenerationError naming the field; what only compiling shows, when the request is given to the engine.

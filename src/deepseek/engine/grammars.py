@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepseek.engine.json_schemas import has_finite_value, prepared
 from deepseek.errors import GenerationError
 
 if TYPE_CHECKING:
@@ -28,11 +29,21 @@ _TRIAL_DEADLINE = 20
 _PLAIN_SCHEMA_CHARACTERS = 64 * 1024
 _COSTLY = re.compile(r'"(pattern|patternProperties|propertyNames|format|multipleOf|allOf|\$ref|\$dynamicRef)"')
 _LONG_REPEAT = re.compile(r"\{\d*,?\d{3,}\}")
-_SCHEMA_OPTIONS: Any = {
-    "whitespace_flexible": False,  # a model may wander in blanks for ever
+JSON_OPTIONS: Any = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": r" |\r?\n[ \t]{0,32}",
     "coerce_one_of": False,
     "lenient": False,
+    "json_allow_general_unicode_escapes": True,
 }
+"""Between two parts of JSON a model may write what it is used to: nothing, one blank, or one line break and an indent.
+Without them it makes mistakes (docs/decisions/029); with any number of them it may write blanks for ever."""
+
+
+def json_schema_of(wanted: "StructuredOutput") -> dict[str, Any]:
+    """The schema of an answer in JSON, as llguidance takes it."""
+    schema: Any = {"type": "object"} if wanted.json_object else json.loads(str(wanted.json_schema))
+    return {} if schema is True else prepared(schema)
 
 
 def kind_of(wanted: "StructuredOutput") -> str:
@@ -48,9 +59,11 @@ def grammar_of(wanted: "StructuredOutput") -> str:
     field = kind_of(wanted)
     try:
         if wanted.json_schema is not None or wanted.json_object:
-            schema = '{"type": "object"}' if wanted.json_object else str(wanted.json_schema)
-            schema = "{}" if schema == "true" else schema
-            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=_SCHEMA_OPTIONS)
+            answer = json_schema_of(wanted)
+            if not has_finite_value(answer):
+                raise ValueError("it refers to itself without end, so no answer could be complete")
+            schema = json.dumps(answer, ensure_ascii=False)
+            grammar = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
             costly = len(schema) > _PLAIN_SCHEMA_CHARACTERS or _COSTLY.search(schema) is not None
         elif wanted.regex is not None:
             grammar = LLMatcher.grammar_from_regex(wanted.regex)

@@ -67,7 +67,7 @@ class ChatTask:
         named = next((one for one in functions if one["name"] == self.tool_choice), None)
         if named is None:
             raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is none of tools")
-        return forced_calls.schema_of_arguments(named)
+        return forced_calls.schema_of_calls([named], several=False)
 
 
 @dataclass(slots=True)
@@ -167,8 +167,6 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
     """Queue a chat. Raises what is wrong with it."""
     names = service.parsers
     forced = task.forced
-    if forced is not None and task.structured is not None:
-        raise GenerationError("response_format cannot be used with a tool_choice that makes the answer a call")
     if task.thinking_budget is not None and names.reasoning is None:
         raise GenerationError("thinking_budget needs a model that reasons, or --reasoning-parser")
     is_open = False
@@ -177,7 +175,8 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
         nonlocal is_open
         ids = chat_prompt(service, task)
         is_open = names.reasoning is not None and _is_thinking(service, task, ids)
-        return ids, _sampling(service, task, forced or task.structured, is_open=is_open)
+        structured = forced or task.structured  # where a call must come, the format has nothing to say
+        return ids, _sampling(service, task, structured, is_open=is_open)
 
     slow = forced is not None or task.structured is not None
     answer = await begin(service, make, task.wish, slow=slow)
@@ -234,11 +233,7 @@ def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
         return make_parser(names.reasoning, None, thinking_open=is_open)
     if task.tool_choice == "auto":
         return make_parser(names.reasoning, names.tools, thinking_open=is_open, declared=task.offered)
-    calls: Parser = (
-        forced_calls.CallsParser(new_call_id)
-        if task.tool_choice == "required"
-        else forced_calls.ArgumentsParser(task.tool_choice, new_call_id)
-    )
+    calls = forced_calls.CallsParser(new_call_id)
     return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
 
 

@@ -1,18 +1,24 @@
 """Tool calls that must come: the schema an answer is held to, and the calls read out of it as it comes.
 
-`tool_choice: required` makes the answer `[{"name":...,"arguments":{...}},...]`, a named function its arguments alone.
-The engine writes such JSON without blanks and with the names in this order, so reading it needs only to count.
+The answer is `{"name": ..., "arguments": {...}}`, or an array of such where several may come: what most models are told
+to write. Held to the arguments alone, they take a parameter `name` for the function's and fill in that (decision 029).
+The engine holds the names to this order, so reading them needs no JSON parser. Blanks between the parts of arguments
+are left out.
 """
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from deepseek.engine.json_schemas import declares_no_properties, moved
 from deepseek.sampling import StructuredOutput
 from deepseek.server.parsing import Piece, ToolCallPiece
 
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
-_NAME, _ARGUMENTS = '{"name":"', '","arguments":'
+_NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+_HEAD = re.compile(r'\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*\{$')
 MOST_CALLS = 16
+_BLANKS = " \t\r\n"
 
 
 def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) -> StructuredOutput:
@@ -20,95 +26,87 @@ def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) ->
     calls = [
         {
             "type": "object",
-            "properties": {"name": {"const": one["name"]}, "arguments": one.get("parameters") or _ANY_OBJECT},
+            "properties": {"name": {"const": one["name"]}, "arguments": {"$ref": f"#/$defs/{place}"}},
             "required": ["name", "arguments"],
             "additionalProperties": False,
         }
-        for one in functions
+        for place, one in enumerate(functions)
     ]
-    schema: dict[str, Any] = {
-        "type": "array", "minItems": 1, "maxItems": MOST_CALLS if several else 1, "items": {"anyOf": calls},
-    }  # fmt: skip
-    for name in ("$defs", "definitions"):
-        shared: dict[str, Any] = {}
-        for one in functions:
-            shared |= (one.get("parameters") or {}).get(name, {})
-        if shared:
-            schema[name] = shared  # references start at the whole schema
-    return StructuredOutput(json_schema=schema)
+    schema: dict[str, Any] = {"anyOf": calls}
+    if several:
+        schema = {"type": "array", "minItems": 1, "maxItems": MOST_CALLS, "items": schema}
+    parameters = {str(place): moved(_parameters(one), f"/$defs/{place}") for place, one in enumerate(functions)}
+    return StructuredOutput(json_schema={**schema, "$defs": parameters})
 
 
-def schema_of_arguments(function: Mapping[str, Any]) -> StructuredOutput:
-    return StructuredOutput(json_schema=function.get("parameters") or _ANY_OBJECT)
-
-
-class ArgumentsParser:
-    """All text is the arguments of one call."""
-
-    def __init__(self, name: str, new_id: Callable[[], str]) -> None:
-        self._name: str | None = name
-        self._new_id = new_id
-
-    def feed(self, text: str) -> list[Piece]:
-        if not text:
-            return []
-        piece = ToolCallPiece(0, self._new_id() if self._name else None, self._name, text)
-        self._name = None
-        return [Piece(tool_call=piece)]
-
-    def finish(self) -> list[Piece]:
-        return []
+def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool that declares no parameters takes none."""
+    declared = function.get("parameters")
+    return _NO_ARGUMENTS if declares_no_properties(declared) else {"type": "object", **(declared or {})}
 
 
 class CallsParser:
-    """Reads the array of calls. What is cut off in the middle stays so: the client sees finish_reason "length"."""
+    """Reads calls. What is cut off in the middle stays so: the client sees finish_reason "length"."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._index = -1
         self._head = ""
-        self._in_arguments = False
-        self._depth = 0
-        self._in_string = self._is_escaped = False
+        self._object: _CompactObject | None = None
 
     def feed(self, text: str) -> list[Piece]:
         pieces: list[Piece] = []
         place = 0
         while place < len(text):
-            if self._in_arguments:
-                end = self._end_of_arguments(text, place)
-                pieces.append(Piece(tool_call=ToolCallPiece(self._index, None, None, text[place:end])))
-                place = end
-            else:
-                self._head += text[place]
+            if self._object is not None:
+                place, arguments = self._object.take(text, place)
+                if arguments:
+                    pieces.append(Piece(tool_call=ToolCallPiece(self._index, None, None, arguments)))
+                if self._object.is_done:
+                    self._object = None
+                continue
+            self._head += text[place]
+            head = _HEAD.search(self._head) if text[place] == "{" else None
+            if head is None:
                 place += 1
-                if self._head.endswith(_ARGUMENTS):
-                    pieces.append(self._begun())
+            else:
+                pieces.append(self._begun(json.loads(head[1])))
         return pieces
 
     def finish(self) -> list[Piece]:
         return []
 
-    def _begun(self) -> Piece:
-        name = self._head.partition(_NAME)[2].removesuffix(_ARGUMENTS)
-        self._head, self._in_arguments, self._depth = "", True, 0
+    def _begun(self, name: str) -> Piece:
+        self._head, self._object = "", _CompactObject()
         self._index += 1
         return Piece(tool_call=ToolCallPiece(self._index, self._new_id(), name, ""))
 
-    def _end_of_arguments(self, text: str, place: int) -> int:
-        """Where the arguments end in `text`, or its length; an object, so it ends with the brace that closes it."""
-        for at in range(place, len(text)):
-            character = text[at]
+
+class _CompactObject:
+    """A valid JSON object as it comes, without the blanks between its parts; is_done: its last brace was read."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self._depth = 0
+        self._in_string = self._is_escaped = False
+
+    def take(self, text: str, place: int) -> tuple[int, str]:
+        """How far `text` belongs to the object, and that without blanks."""
+        kept = []
+        while place < len(text) and not self.is_done:
+            character = text[place]
+            place += 1
             if self._in_string:
                 self._in_string = self._is_escaped or character != '"'
                 self._is_escaped = not self._is_escaped and character == "\\"
+            elif character in _BLANKS:
+                continue
             elif character == '"':
                 self._in_string = True
             elif character in "{[":
                 self._depth += 1
             elif character in "}]":
                 self._depth -= 1
-                if self._depth == 0:
-                    self._in_arguments = False
-                    return at + 1
-        return len(text)
+                self.is_done = self._depth == 0
+            kept.append(character)
+        return place, "".join(kept)

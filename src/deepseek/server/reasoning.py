@@ -3,6 +3,7 @@
 import json
 from typing import TYPE_CHECKING, Any
 
+from deepseek.engine.grammars import JSON_OPTIONS, json_schema_of
 from deepseek.errors import GenerationError
 from deepseek.sampling import StructuredOutput
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "<think>", "</think>"
 _LONGEST_CHARACTER = 4  # bytes
-_COMPACT = {"whitespace_flexible": False}
 
 
 def after_reasoning(structured: StructuredOutput) -> StructuredOutput:
@@ -27,9 +27,8 @@ def after_reasoning(structured: StructuredOutput) -> StructuredOutput:
     elif structured.regex is not None:
         answer = f"answer: /{structured.regex.replace('/', chr(92) + '/')}/"
     else:
-        schema = {"type": "object"} if structured.json_object else json.loads(str(structured.json_schema))
-        schema = {} if schema is True else schema
-        answer = f"answer: %json {json.dumps({**schema, 'x-guidance': _COMPACT}, ensure_ascii=False)}"
+        schema = {**json_schema_of(structured), "x-guidance": JSON_OPTIONS}
+        answer = f"answer: %json {json.dumps(schema, ensure_ascii=False)}"
     return StructuredOutput(
         grammar=f'start: reasoning gap answer\nreasoning[suffix="{CLOSE}"]: /(?s:.*)/\ngap: /\\n{{0,2}}/\n{answer}\n'
     )
