@@ -125,7 +125,7 @@ def is_right(text: str, right: Mapping[str, Any]) -> bool:
     if text.startswith("```"):
         text = text.partition("\n")[2].rpartition("```")[0]
     try:
-        return _plain(json.loads(text)) == _plain(right)
+        return bool(_plain(json.loads(text)) == _plain(right))
     except ValueError:
         return False
 

@@ -37,7 +37,7 @@ def test_calls_after_reasoning(tiny: Live) -> None:
                   "additionalProperties": False}  # fmt: skip
     fields: dict[str, Any] = {
         "tools": [{"type": "function", "function": {"name": "f", "parameters": parameters}}],
-        "tool_choice": "required", "parallel_tool_calls": False, "thinking_budget": 5, "max_tokens": 120,
+        "tool_choice": "required", "parallel_tool_calls": False, "thinking_budget": 5, "max_tokens": 400,
     }  # fmt: skip
     choice = message(tiny, **fields)["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
