@@ -172,9 +172,9 @@ def tensor(name: str, shape: tuple[int, ...], dtype: str = "F32", fill: int = 0)
 CONTRADICTIONS: dict[str, tuple[Edit, str]] = {
     "architecture missing": (drop("general.architecture"), "lacks the key 'general.architecture'"),
     "architecture": (lambda m, _: m.update({"general.architecture": "gpt2"}), "'gpt2' is not among those"),
-    "architecture a number": (lambda m, _: m.update({"general.architecture": 3}), "must be a text, not 3"),
+    "architecture a number": (lambda m, _: m.update({"general.architecture": 3}), "must be a string, not 3"),
     "key missing": (drop("deepseek2.embedding_length"), "lacks the key 'deepseek2.embedding_length'"),
-    "key unknown": (setting(attention__secret=3), "unknown key 'deepseek2.attention.secret'"),
+    "key not computed": (setting(attention__causal=False), "deepseek2.attention.causal is False; llama.cpp reads it"),
     "layers": (setting(block_count=1 << 31), "block_count is 2,147,483,648, but there are"),
     "experts": (setting(expert_count=1 << 30), "expert_count is 1,073,741,824 in 2 layers"),
     "experts off by some": (
@@ -219,7 +219,7 @@ def test_contradictions(case: str, files: dict[str, Path], tmp_path: Path) -> No
 
 def test_unknown_things_can_be_allowed(files: dict[str, Path], tmp_path: Path) -> None:
     def edit(metadata: dict[str, Any], tensors: dict[str, TensorToWrite]) -> None:
-        setting(attention__secret=3)(metadata, tensors)
+        setting(attention__temperature_scale=0.1)(metadata, tensors)
         tensor("blk.0.surprise", (4,))(metadata, tensors)
 
     path = rewritten(files["deepseek_v3"], tmp_path / "new.gguf", edit)

@@ -98,13 +98,6 @@ def test_a_config_survives_gguf(path: Path) -> None:
     assert family_of(back).gguf_architecture == metadata["general.architecture"]
 
 
-def test_foreign_keys_are_refused_by_name_and_can_be_allowed() -> None:
-    values = read("smollm2-135m") | {"attention_sinks": 4}
-    with pytest.raises(ConfigError, match=r"attention_sinks.*allow"):
-        config_from_hf(values)
-    assert config_from_hf(values, allow_unknown=True).hidden_size == 576
-
-
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -117,10 +110,8 @@ def test_foreign_keys_are_refused_by_name_and_can_be_allowed() -> None:
         ("smollm2-135m", {"num_key_value_heads": 2}, "multiple of"),
         ("smollm2-135m", {"num_hidden_layers": 0}, "num_hidden_layers must be"),
         ("smollm2-135m", {"rms_norm_eps": float("nan")}, "rms_norm_eps must be a finite number"),
-        ("smollm2-135m", {"bos_token_id": 49152}, "outside the vocabulary"),
         ("smollm2-135m", {"rope_scaling": {"rope_type": "longrope"}}, "rope_type 'longrope'"),
         ("smollm2-135m", {"rope_scaling": {"rope_type": "linear"}}, "lacks the key 'factor'"),
-        ("smollm2-135m", {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "warp": 1}}, "unknown key 'warp'"),
         ("smollm2-135m", {"quantization_config": {"quant_method": "awq"}}, "quant_method is 'awq'.*fp8"),
         ("deepseek-v2-lite", {"num_experts_per_tok": 65}, "num_experts_per_tok"),
         ("deepseek-v2-lite", {"norm_topk_prob": True}, "norm_topk_prob"),
@@ -130,7 +121,6 @@ def test_foreign_keys_are_refused_by_name_and_can_be_allowed() -> None:
         ("deepseek-v3", {"num_local_experts": 8}, "num_local_experts is 8.*256"),
         ("deepseek-v3", {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128]}}, "two whole"),
         ("deepseek-v3.2", {"q_lora_rank": None}, "q_lora_rank"),
-        ("r1-distill-qwen-1.5b", {"use_mrope": True}, "use_mrope"),
         ("r1-distill-qwen-1.5b", {"layer_types": ["sliding_attention"] * 28}, "layer_types"),
     ],
 )

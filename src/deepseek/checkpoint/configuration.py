@@ -28,7 +28,7 @@ def load_config(path: Path, *, allow_unknown: bool = False) -> ModelConfig:
 def read_config(path: Path, *, allow_unknown: bool = False) -> ModelConfig:
     """A config.json. Raises ConfigError naming the file and the key."""
     try:
-        values = read_object(path, max_bytes=_MAX_CONFIG_BYTES)
+        values = read_object(path, max_bytes=_MAX_CONFIG_BYTES, as_python=True)
     except CheckpointError as error:
         raise ConfigError(str(error)) from None
     return config_from_hf(values, where=str(path), allow_unknown=allow_unknown)

@@ -1,5 +1,6 @@
-"""JSON from outside: bounded before it is parsed, no duplicate keys, no NaN."""
+"""JSON from outside: bounded before it is parsed. Headers and indexes allow no duplicate keys and no NaN."""
 
+import codecs
 import json
 import re
 from pathlib import Path
@@ -16,8 +17,8 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
-def read_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError naming the file."""
+def read_object(path: Path, *, max_bytes: int, as_python: bool = False) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError naming the file. as_python: see `parse_object`."""
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -25,12 +26,14 @@ def read_object(path: Path, *, max_bytes: int) -> dict[str, Any]:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     if len(data) > max_bytes:
         raise CheckpointError(f"{path}: over {max_bytes >> 20} MiB, which no such file needs")
-    return parse_object(data, str(path))
+    return parse_object(data.removeprefix(codecs.BOM_UTF8), str(path), as_python=as_python)
 
 
-def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dict[str, Any]:
+def parse_object(data: bytes, where: str, *, integers_only: bool = False, as_python: bool = False) -> dict[str, Any]:
     """Parse bytes whose length the caller has bounded. Memory stays within some hundreds of megabytes.
 
+    as_python: read what Python's json reads, in which most configurations are written: NaN and Infinity are numbers,
+    of a name that occurs twice the last counts.
     Raises CheckpointError, starting with `where`, for anything that is not one well-formed object.
     """
     _check_bounds(data, where)
@@ -48,8 +51,8 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
     try:
         values = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_constant=refuse,
+            object_pairs_hook=None if as_python else unique,
+            parse_constant=None if as_python else refuse,
             parse_float=refuse if integers_only else None,
         )
     except ValueError as error:  # among them JSONDecodeError, UnicodeDecodeError, integers of thousands of digits

@@ -33,6 +33,7 @@ def batch(
     max_model_len: Annotated[
         int | None, typer.Option("--max-model-len", "-c", help="Tokens of prompt and answer together.")
     ] = None,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings, as for `deepseek serve`.")] = None,
 ) -> None:
     """Answer a file of requests in OpenAI's batch format.
@@ -49,7 +50,7 @@ def batch(
     given = {
         "model": model, "served_model_name": tuple(served_model_name) if served_model_name else None,
         "quantize": quantize.value if quantize else None, "threads": threads, "max_num_seqs": max_num_seqs,
-        "max_model_len": max_model_len, "access_log": "off",
+        "max_model_len": max_model_len, "allow_unknown_keys": allow_unknown_keys or None, "access_log": "off",
     }  # fmt: skip
     settings = ServerConfig.of({name: value for name, value in given.items() if value is not None}, file=config)
     target = output or file.with_name(f"{file.stem}.answers.jsonl")

@@ -32,6 +32,7 @@ def bench(
     kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of every row; 5, or 3 with --quick.")] = None,
     revision: options.Revision = None,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line.")] = False,
 ) -> None:
     """Measure a model's speed, memory and perplexity, also against llama.cpp: a table and one line of JSON.
@@ -63,7 +64,11 @@ def bench(
             against=against is not None,
             threads=threads or default_threads(),
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
-            settings={"activation_bits": activation_bits, "kv_cache_dtype": kv_cache_dtype.value},
+            settings={
+                "activation_bits": activation_bits,
+                "kv_cache_dtype": kv_cache_dtype.value,
+                "allow_unknown_keys": allow_unknown_keys,
+            },
             windows=text_windows(text, path, most=windows) if text else (),
             report=report,
         )

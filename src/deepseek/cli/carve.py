@@ -1,5 +1,6 @@
 """`deepseek carve`: a dense model into a mixture of experts."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,8 @@ from deepseek.cli.session import require_torch
 from deepseek.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from deepseek.models.decoder import Model
     from deepseek.progress import Report
     from deepseek.training.carve import CarveConfig
@@ -46,6 +49,7 @@ def carve(
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
     revision: options.Revision = None,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Turn a dense model into a mixture of experts that chat, serve and the experts page use.
@@ -81,21 +85,27 @@ def carve(
     work = out_folder.with_name(out_folder.name + ".carving")
     with progress_bars() as report:
         path = resolve(model, revision=revision, report=report).path
-        check_dense(load_config(path))
+        source = load_config(path, allow_unknown=allow_unknown_keys)
+        check_dense(source)
+        load = partial(AutoModel.from_pretrained, path, allow_unknown_keys=allow_unknown_keys, report=report)
         tokenizer = AutoTokenizer.from_pretrained(path)
         facts: dict[str, Any] = {"path": str(out_folder)}
         if copies:
-            dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
+            dense = load(dtype="float32")
             result = upcycle(dense, experts=experts or 4, active=active or 1, seed=seed)
         else:
-            width = load_config(path).intermediate_size
             config = CarveConfig.usual(
-                width, experts=experts, shared=shared, active=active, compensate=compensate, seed=seed
+                source.intermediate_size,
+                experts=experts,
+                shared=shared,
+                active=active,
+                compensate=compensate,
+                seed=seed,
             )
             facts["active_share"] = config.active_share
             windows = token_windows(text or [], tokenizer, length=window, seed=seed)
             calibration = -(-calibration_tokens // window)
-            result, facts["distillation"] = _carved(path, windows, calibration, config, distil_minutes, work, report)
+            result, facts["distillation"] = _carved(load, windows, calibration, config, distil_minutes, work, report)
         result.to(weights_dtype).save_pretrained(out_folder, tokenizer, report=report)
         if not copies:
             _remove(work)
@@ -103,19 +113,27 @@ def carve(
 
 
 def _carved(
-    path: Path, windows: Any, calibration: int, config: "CarveConfig", minutes: float, work: Path, report: "Report"
+    load: "Callable[..., Model]",
+    windows: Any,
+    calibration: int,
+    config: "CarveConfig",
+    minutes: float,
+    work: Path,
+    report: "Report",
 ) -> tuple["Model", dict[str, Any] | None]:
-    """The model carved on the first `calibration` windows, and what its distillation did, if it had any."""
-    from deepseek.models.auto import AutoModel
+    """The model carved on the first `calibration` windows, and what its distillation did, if it had any.
+
+    load: the dense model, as `AutoModel.from_pretrained` gives it.
+    """
     from deepseek.training.carve import carve
     from deepseek.training.carve.distillation import DistilConfig, Distillation
     from deepseek.training.carve.kept import carve_once
 
-    dense = AutoModel.from_pretrained(path, dtype="float32", report=report)
+    dense = load(dtype="float32")
     if not minutes:
         return carve(dense, windows[:calibration], config, report=report).to_model(), None
     carving = carve_once(dense, windows[:calibration], config, work, report=report)
-    teacher = AutoModel.from_pretrained(path, device="cpu", report=report)
+    teacher = load(device="cpu")
     distil = DistilConfig(minutes=minutes)
     run = Distillation(carving.model, teacher, windows, distil, work, calibrated=calibration)
     facts = run.run(report)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deepseek.cli import options
 from deepseek.cli.console import err, memory_text, out, print_json, progress_bars
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ def convert(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is at the destination.")] = False,
-    allow_unknown_keys: Annotated[
-        bool, typer.Option("--allow-unknown-keys", help="Pass over keys and tensors that this version does not know.")
-    ] = False,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: for programs.")] = False,
 ) -> None:
     """Write a checkpoint anew: safetensors to GGUF and back, in another type, with its tokenizer.

@@ -55,6 +55,9 @@ ActivationBits = Annotated[
     int | None, typer.Option(help="Bits of activations: 8 is faster, 16 more exact; by default by the model's size.")
 ]
 AllowUnknownKeys = Annotated[
-    bool, typer.Option("--allow-unknown-keys", help="Accept configuration keys that this version does not know.")
+    bool,
+    typer.Option(
+        "--allow-unknown-keys", help="Load the model although its files ask for what this version does not compute."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

@@ -100,7 +100,8 @@ def _into_cache(path: Path, quantize: Any, force: bool, allow_unknown: bool, rep
     from deepseek.checkpoint.packed import ensure_packed, store_path
 
     if force:
-        store_path(path, quantize).unlink(missing_ok=True)
+        for passed_over in (False, True):
+            store_path(path, quantize, passed_over=passed_over).unlink(missing_ok=True)
     return ensure_packed(path, quantize=quantize, allow_unknown=allow_unknown, report=report)
 
 

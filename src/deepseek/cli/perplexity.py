@@ -19,6 +19,7 @@ def perplexity(
     activation_bits: options.ActivationBits = None,
     kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
     revision: options.Revision = None,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure how well a model predicts a text: the perplexity over all its tokens, the lower the better.
@@ -42,7 +43,11 @@ def perplexity(
         side = EngineSide(
             path,
             threads=threads,
-            settings={"activation_bits": activation_bits, "kv_cache_dtype": kv_cache_dtype.value},
+            settings={
+                "activation_bits": activation_bits,
+                "kv_cache_dtype": kv_cache_dtype.value,
+                "allow_unknown_keys": allow_unknown_keys,
+            },
             report=report,
         )
         try:

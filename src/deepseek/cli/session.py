@@ -127,9 +127,10 @@ def _engine_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: 
     from deepseek.engine.loading import load_runner
 
     config = EngineConfig(
-        quantize=wanted.quantize, threads=wanted.threads, kv_cache_dtype=wanted.kv_cache_dtype, max_num_seqs=1
-    )
-    runner = load_runner(path, config, report, allow_unknown=wanted.allow_unknown_keys)
+        allow_unknown_keys=wanted.allow_unknown_keys, quantize=wanted.quantize, threads=wanted.threads,
+        kv_cache_dtype=wanted.kv_cache_dtype, max_num_seqs=1,
+    )  # fmt: skip
+    runner = load_runner(path, config, report)
     engine = Engine(runner, tokenizer, config)
     return lambda ids, params: engine.stream(ids, params)
 

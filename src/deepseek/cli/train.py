@@ -33,6 +33,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be trained; prepare and train nothing.")
     ] = False,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Train a model: prepare the data if need be, train, evaluate, save.
@@ -55,8 +56,9 @@ def train(
     from deepseek.training.run_folder import RunFolder
     from deepseek.training.trainer import Trainer, planned
 
+    allowed = ["model.allow_unknown_keys=true"] if allow_unknown_keys else []
     dialled = [] if size is None else [f"model.size={size}"]
-    wanted = read_recipe(recipe.expanduser(), changes=[*(changes or []), *dialled])
+    wanted = read_recipe(recipe.expanduser(), changes=[*(changes or []), *dialled, *allowed])
     folder = run.expanduser() if run else Path("runs") / wanted.name
     if dry_run:
         plan = planned(wanted)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def verify(
     model: Annotated[str, typer.Argument(help="A model's name or path, or a packed store.")] = DEFAULT_MODEL,
     revision: options.Revision = None,
+    allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Read every byte of a model again: downloaded files against their hashes, packed stores against their checksums.
@@ -34,7 +35,7 @@ def verify(
         deepseek verify my-model.packed --json
     """
     with progress_bars() as report:
-        results = _verified(model, revision, report)
+        results = _verified(model, revision, allow_unknown_keys, report)
     if as_json:
         print_json(results)
         return
@@ -43,7 +44,7 @@ def verify(
         out.print(f"{in_units(result['bytes'])}: {result['checked']}", style="dim", markup=False)
 
 
-def _verified(model: str, revision: str | None, report: "Report") -> list[dict[str, Any]]:
+def _verified(model: str, revision: str | None, allow_unknown: bool, report: "Report") -> list[dict[str, Any]]:
     """What was found whole. Raises DeepseekError at the first thing that is not."""
     from deepseek.checkpoint.packed import stores_of
     from deepseek.checkpoint.packed.reader import is_store
@@ -53,15 +54,17 @@ def _verified(model: str, revision: str | None, report: "Report") -> list[dict[s
     files = resolve(model, revision=revision, verify=True, report=report)
     if files.path.is_file() and is_store(files.path):
         return [_store(files.path, report)]
-    checked = "every byte is the one that was downloaded" if files.source != "local" else _opened(files.path)
+    checked = (
+        "every byte is the one that was downloaded" if files.source != "local" else _opened(files.path, allow_unknown)
+    )
     source = {"path": str(files.path), "bytes": size_of(files.path), "checked": checked}
     return [source, *(_store(path, report) for path in stores_of(files.path))]
 
 
-def _opened(path: Path) -> str:
+def _opened(path: Path, allow_unknown: bool) -> str:
     from deepseek.checkpoint.checkpoint import open_checkpoint
 
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(path, allow_unknown=allow_unknown) as checkpoint:
         return f"headers and all {len(checkpoint.names()):,} weights fit; local files have no hashes to compare with"
 
 

@@ -16,6 +16,7 @@ CacheDtype = Literal["auto", "f16", "int8"]
 class EngineConfig:
     """How an engine runs. Raises ConfigError naming the field.
 
+    allow_unknown_keys: load a model although its files ask for what this version does not compute.
     quantize: precision of the packed weights ("auto", "int4", "int8", "bf16", "f32"). threads: None: one a core.
     activation_bits: 8 is faster, 16 more exact; None: 16 for packed weights below half a gigabyte, else 8.
     max_model_len: tokens of prompt and answer together; None: as many as the model takes and the cache holds. Prompts
@@ -34,6 +35,7 @@ class EngineConfig:
     step_milliseconds: a step that others wait for is not made longer by prompts, nor by several decode steps in one.
     """
 
+    allow_unknown_keys: bool = False
     quantize: Quantize = "auto"
     threads: int | None = None
     activation_bits: int | None = None
@@ -65,7 +67,7 @@ class EngineConfig:
         ):
             choices, value = get_args(kind), getattr(self, name)
             _require(value in choices, name, f"one of {', '.join(choices)}", value)
-        for name in ("enable_prefix_caching", "record_routing"):
+        for name in ("allow_unknown_keys", "enable_prefix_caching", "record_routing"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, "true or false", value)
         _require(self.step_milliseconds > 0, "step_milliseconds", "above 0", self.step_milliseconds)

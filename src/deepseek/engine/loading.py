@@ -19,14 +19,12 @@ _SHARE_FOR_KV = 4  # of the memory that is free, one part in so many
 _MOST_KV_BYTES = 4 << 30
 
 
-def load_runner(
-    path: str | Path, config: EngineConfig, report: Report = silent, *, allow_unknown: bool = False
-) -> CpuRunner:
+def load_runner(path: str | Path, config: EngineConfig, report: Report = silent) -> CpuRunner:
     """Pack the checkpoint if that was not done before, map it, and make what runs it.
 
-    allow_unknown: see `open_checkpoint`. Raises CheckpointError, and ConfigError for settings that do not fit.
+    Raises CheckpointError, and ConfigError for settings that do not fit.
     """
-    store = ensure_packed(Path(path), quantize=config.quantize, allow_unknown=allow_unknown, report=report)
+    store = ensure_packed(Path(path), quantize=config.quantize, allow_unknown=config.allow_unknown_keys, report=report)
     model = store.config
     _check_heads(model)
     length = min(config.max_model_len or model.max_position_embeddings, model.max_position_embeddings)

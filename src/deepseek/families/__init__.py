@@ -11,6 +11,7 @@ from deepseek.errors import ConfigError
 from deepseek.families import deepseek, deepseek_v2, deepseek_v3, deepseek_v32, glm4_moe, llama, qwen2, qwen3
 from deepseek.families.family import Family, GgufSource
 from deepseek.families.reader import ConfigReader
+from deepseek.families.unread import refuse_uncomputed_gguf, refuse_uncomputed_hf
 
 __all__ = ["Family", "GgufSource", "config_from_gguf", "config_from_hf", "config_to_gguf", "config_to_hf", "family_of"]
 
@@ -28,17 +29,18 @@ def family_of(config: ModelConfig) -> Family:
 def config_from_hf(
     values: Mapping[str, Any], *, where: str = "config.json", allow_unknown: bool = False
 ) -> ModelConfig:
-    """Read a Hugging Face configuration. Raises ConfigError naming the key that is missing, wrong or unknown.
+    """Read a Hugging Face configuration. Raises ConfigError naming the key that is missing, wrong or not computed.
 
     Code that a repository brings (`auto_map`) is never run, whatever the family.
+    allow_unknown: pass over keys that the reference implementation reads and this version does not compute.
     """
-    reader = ConfigReader(values, where)
-    family = _named(reader.text("model_type"), f"{where}: model_type")
+    family = _named(ConfigReader(values, where).text("model_type"), f"{where}: model_type")
+    reader = ConfigReader(values, where, defaults=family.hf_defaults)
     try:
         config = family.from_hf(reader)
     except ConfigError as error:
         raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from None
-    reader.finish(allow_unknown)
+    refuse_uncomputed_hf(reader, config, allow=allow_unknown)
     return config
 
 
@@ -55,7 +57,10 @@ def config_from_gguf(
     where: str = "GGUF metadata",
     allow_unknown: bool = False,
 ) -> ModelConfig:
-    """Read GGUF metadata; `shapes` are those of its tensors, outermost dimension first. Raises ConfigError."""
+    """Read GGUF metadata; `shapes` are those of its tensors, outermost dimension first. Raises ConfigError.
+
+    allow_unknown: pass over keys that llama.cpp reads and this version does not compute.
+    """
     architecture = ConfigReader(metadata, where).text("general.architecture")
     reader = ConfigReader(metadata, where, prefix=f"{architecture}.")
     family = _of_gguf(architecture, reader, shapes)
@@ -63,7 +68,7 @@ def config_from_gguf(
         config = family.from_gguf(GgufSource(reader=reader, shapes=shapes, rope_divisors=rope_divisors))
     except ConfigError as error:
         raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from None
-    reader.finish(allow_unknown)
+    refuse_uncomputed_gguf(reader, config, allow=allow_unknown)
     return config
 
 
@@ -80,7 +85,8 @@ def config_to_gguf(config: ModelConfig) -> dict[str, Any]:
 def _of_gguf(architecture: str, reader: ConfigReader, shapes: Mapping[str, tuple[int, ...]]) -> Family:
     """deepseek2 is V2 or V3: V3 routes by sigmoid (and, in files without that key, has a correction bias)."""
     if architecture == "deepseek2":
-        sigmoid = reader.raw("expert_gating_func", 2 if _has_correction_bias(shapes) else 1) == 2
+        unsaid = 2 if _has_correction_bias(shapes) else 1
+        sigmoid = (reader.integer("expert_gating_func", 0) or unsaid) == 2
         return deepseek_v3.FAMILY if sigmoid else deepseek_v2.FAMILY
     known = {family.gguf_architecture: family for family in _FAMILIES.values()}
     if architecture not in known:

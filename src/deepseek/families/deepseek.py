@@ -18,9 +18,32 @@ from deepseek.families.family import (
 from deepseek.families.reader import ConfigReader
 from deepseek.families.rope import rope_from_gguf, rope_from_hf, rope_to_gguf
 
+# Of DeepSeek's configuration_deepseek.py: Transformers has no class for this family. Its modeling code reads no other
+# keys either, so that routed_scaling_factor and the groups of later families say nothing here.
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 102400,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "moe_intermediate_size": 1407,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "n_shared_experts": None,
+    "moe_layer_freq": 1,
+    "first_k_dense_replace": 0,
+    "norm_topk_prob": False,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    "bos_token_id": 100000,
+    "eos_token_id": 100001,
+    "tie_word_embeddings": False,
+    "rope_theta": 10000.0,
+    "attention_bias": False,
+}
+
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    bias = reader.boolean("attention_bias", False)
+    bias = reader.boolean("attention_bias")
     return ModelConfig(
         family="deepseek",
         head_dim=head_dim_from_hf(reader),
@@ -43,11 +66,10 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_gguf(source: GgufSource) -> ModelConfig:
-    source.reader.must_be("expert_gating_func", 1)
     return ModelConfig(
         family="deepseek",
         head_dim=head_dim_from_gguf(source),
-        rope=rope_from_gguf(source.reader, interleaved=False),
+        rope=rope_from_gguf(source.reader),
         attention_bias="blk.0.attn_q.bias" in source.shapes,
         attention_output_bias="blk.0.attn_output.bias" in source.shapes,
         moe=moe_from_gguf(source, scoring_func="softmax", topk_method="greedy"),
@@ -73,4 +95,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=_DEFAULTS,
 )

@@ -7,13 +7,14 @@ from deepseek.families.experts import moe_from_gguf, moe_from_hf, moe_to_gguf, m
 from deepseek.families.family import Family, GgufSource, common_to_hf
 from deepseek.families.latent import latent_from_gguf, latent_from_hf, latent_to_gguf, latent_to_hf
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
     # No release renormalises, and where one would, DeepSeek's code and Transformers disagree on what happens.
     reader.must_be("norm_topk_prob", False)
     moe = moe_from_hf(reader, scoring_func="softmax", topk_methods=("greedy", "group_limited_greedy"))
-    return ModelConfig(family="deepseek_v2", moe=moe, **latent_from_hf(reader))
+    return ModelConfig(family="deepseek_v2", moe=moe, **latent_from_hf(reader, mlp_bias=reader.boolean("mlp_bias")))
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 
 def from_gguf(source: GgufSource) -> ModelConfig:
-    source.reader.must_be("expert_gating_func", 1)
+    source.reader.must_be("expert_gating_func", 0, 1)
     source.reader.must_be("expert_weights_norm", False)
     limited = source.reader.integer("expert_group_count", 1) > 1
     moe = moe_from_gguf(source, scoring_func="softmax", topk_method="group_limited_greedy" if limited else "greedy")
@@ -47,4 +48,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["deepseek_v2"],
 )

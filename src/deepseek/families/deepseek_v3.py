@@ -7,16 +7,16 @@ from deepseek.families.experts import moe_from_gguf, moe_from_hf, moe_to_gguf, m
 from deepseek.families.family import Family, GgufSource, common_to_hf
 from deepseek.families.latent import latent_from_gguf, latent_from_hf, latent_to_gguf, latent_to_hf
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 
 
-def v3_fields_from_hf(reader: ConfigReader) -> dict[str, Any]:
-    """What V3 and V3.2 share."""
-    reader.harmless(["num_mtp_layers"])  # Transformers' other name of the next key
-    reader.must_be("mlp_bias", False)
+def v3_fields_from_hf(reader: ConfigReader, *, interleaved: bool = True) -> dict[str, Any]:
+    """What V3 and V3.2 share. num_mtp_layers is Transformers' other name of num_nextn_predict_layers."""
+    mtp = reader.integer("num_mtp_layers", None)
     return {
         "moe": moe_from_hf(reader, scoring_func="sigmoid", topk_methods=("noaux_tc",)),
-        "num_nextn_predict_layers": reader.integer("num_nextn_predict_layers", reader.integer("num_mtp_layers", 0)),
-        **latent_from_hf(reader),
+        "num_nextn_predict_layers": reader.integer("num_nextn_predict_layers", 0) if mtp is None else mtp,
+        **latent_from_hf(reader, interleaved=interleaved),
     }
 
 
@@ -31,7 +31,7 @@ def v3_fields_to_hf(config: ModelConfig, family: Family) -> dict[str, Any]:
 
 
 def v3_fields_from_gguf(source: GgufSource) -> dict[str, Any]:
-    source.reader.must_be("expert_gating_func", 2)
+    source.reader.must_be("expert_gating_func", 0, 2)
     return {
         "moe": moe_from_gguf(source, scoring_func="sigmoid", topk_method="noaux_tc"),
         **latent_from_gguf(source),
@@ -39,7 +39,7 @@ def v3_fields_from_gguf(source: GgufSource) -> dict[str, Any]:
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    return ModelConfig(family="deepseek_v3", **v3_fields_from_hf(reader))
+    return ModelConfig(family="deepseek_v3", **v3_fields_from_hf(reader, interleaved=reader.boolean("rope_interleave")))
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -63,4 +63,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["deepseek_v3"],
 )

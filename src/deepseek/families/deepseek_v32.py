@@ -5,9 +5,10 @@ from typing import Any
 from deepseek.config import IndexerConfig, ModelConfig
 from deepseek.families.deepseek_v3 import v3_fields_from_gguf, v3_fields_from_hf, v3_fields_to_hf
 from deepseek.families.experts import moe_to_gguf
-from deepseek.families.family import Family, GgufSource
+from deepseek.families.family import Family, GgufSource, layer_types_from_hf
 from deepseek.families.latent import latent_to_gguf
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
@@ -16,7 +17,8 @@ def from_hf(reader: ConfigReader) -> ModelConfig:
         index_head_dim=reader.integer("index_head_dim"),
         index_topk=reader.integer("index_topk"),
     )
-    reader.must_be("layer_types", ["indexed_attention"] * reader.integer("num_hidden_layers"))
+    if any(kind != "indexed_attention" for kind in layer_types_from_hf(reader)):
+        reader.must_be("layer_types", ["indexed_attention"] * reader.integer("num_hidden_layers"))
     return ModelConfig(family="deepseek_v32", indexer=indexer, **v3_fields_from_hf(reader))
 
 
@@ -62,4 +64,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["deepseek_v32"],
 )

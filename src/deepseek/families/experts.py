@@ -16,12 +16,13 @@ def moe_from_hf(reader: ConfigReader, *, scoring_func: str, topk_methods: tuple[
     reader.must_be("topk_method", *topk_methods)
     method = reader.text("topk_method", topk_methods[0])
     routed = _n_routed_experts(reader)
-    n_group, topk_group = reader.integer("n_group", 1), reader.integer("topk_group", 1)
+    n_group = reader.integer("n_group", None) or 1
+    topk_group = reader.integer("topk_group", None) or n_group
     values = {
         "n_routed_experts": routed,
         "num_experts_per_tok": reader.integer("num_experts_per_tok"),
         "moe_intermediate_size": reader.integer("moe_intermediate_size"),
-        "n_shared_experts": reader.integer("n_shared_experts", 0),
+        "n_shared_experts": reader.nullable_integer("n_shared_experts") or 0,
         "scoring_func": scoring_func,
         "topk_method": method,
         "n_group": 1 if method == "greedy" else n_group,
@@ -35,23 +36,26 @@ def moe_from_hf(reader: ConfigReader, *, scoring_func: str, topk_methods: tuple[
 
 def _n_routed_experts(reader: ConfigReader) -> int:
     """Transformers writes the number under one of its aliases too; they must agree."""
-    routed: int = reader.integer("n_routed_experts")
+    other = reader.integer("num_experts", reader.integer("num_local_experts", None))
+    routed: int = reader.integer("n_routed_experts") if other is None or "n_routed_experts" in reader else other
     reader.must_be("num_experts", routed)
     reader.must_be("num_local_experts", routed)
     return routed
 
 
 def _leading_dense_layers(reader: ConfigReader) -> int:
-    """first_k_dense_replace; `mlp_layer_types` (Transformers 5) must say the same.
+    """first_k_dense_replace; where the family has `mlp_layer_types` too (V3.2), both must say the same.
 
     It may be above the number of layers: then the prediction layers are dense too.
     """
     layers: int = reader.integer("num_hidden_layers")
-    kinds = reader.raw("mlp_layer_types", None)
-    counted = kinds.index("sparse") if isinstance(kinds, list) and "sparse" in kinds else layers
-    leading: int = reader.integer("first_k_dense_replace", 0 if kinds is None else counted)
+    kinds = reader.raw("mlp_layer_types", None) if "mlp_layer_types" in reader.defaults else None
+    leading: int = reader.integer("first_k_dense_replace", 0)
+    if kinds and "first_k_dense_replace" not in reader:
+        leading = kinds.index("sparse") if isinstance(kinds, list) and "sparse" in kinds else layers
     dense = min(leading, layers)
-    reader.must_be("mlp_layer_types", ["dense"] * dense + ["sparse"] * (layers - dense))
+    if kinds:
+        reader.must_be("mlp_layer_types", ["dense"] * dense + ["sparse"] * (layers - dense))
     return leading
 
 
@@ -75,7 +79,7 @@ def moe_to_hf(moe: MoeConfig) -> dict[str, Any]:
 def moe_from_gguf(source: GgufSource, **fixed: Any) -> MoeConfig:
     """`fixed` gives what GGUF does not say: scoring_func and topk_method."""
     reader = source.reader
-    n_group = reader.integer("expert_group_count", 1)
+    n_group = reader.integer("expert_group_count", 1) or 1
     scale = reader.number("expert_weights_scale", 1.0)
     values = {
         "n_routed_experts": reader.integer("expert_count"),
@@ -83,7 +87,7 @@ def moe_from_gguf(source: GgufSource, **fixed: Any) -> MoeConfig:
         "moe_intermediate_size": reader.integer("expert_feed_forward_length"),
         "n_shared_experts": reader.integer("expert_shared_count", 0),
         "n_group": n_group,
-        "topk_group": reader.integer("expert_group_used_count", n_group),
+        "topk_group": reader.integer("expert_group_used_count", n_group) or n_group,
         "norm_topk_prob": reader.boolean("expert_weights_norm", False),
         "routed_scaling_factor": float(f"{scale:.6g}") if scale else 1.0,
         "first_k_dense_replace": reader.integer("leading_dense_block_count", 0),

@@ -6,7 +6,7 @@ from typing import Any
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
-from deepseek.families.reader import ConfigReader
+from deepseek.families.reader import ConfigReader, is_integer
 from deepseek.families.rope import rope_to_hf
 
 
@@ -28,6 +28,7 @@ class Family:
     """One family of models. name is its `model_type`, hf_class its entry in `architectures`.
 
     rotates_pairs_in_gguf: q and k rows are stored reordered there, so that llama.cpp rotates neighbouring pairs.
+    hf_defaults: what the reference implementation takes for a key that a config.json lacks.
     """
 
     name: str
@@ -38,47 +39,48 @@ class Family:
     to_hf: Callable[[ModelConfig], dict[str, Any]]
     from_gguf: Callable[[GgufSource], ModelConfig]
     to_gguf: Callable[[ModelConfig], dict[str, Any]]
+    hf_defaults: Mapping[str, Any]
 
 
-# Keys of config.json that change nothing in the forward pass: bookkeeping, initialisation, training losses, parallel
-# layouts, generation defaults, and values that Transformers derives from other keys when it saves.
-HARMLESS_HF = (
-    *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path", "auto_map"),
-    *("initializer_range", "use_cache", "attention_dropout", "pretraining_tp", "ep_size", "aux_loss_alpha", "seq_aux"),
-    *("output_router_logits", "router_aux_loss_coef", "qk_head_dim", "_attn_implementation_autoset", "unsloth_fixed"),
-    *("is_llama_config", "transformers.js_config", "return_dict", "output_hidden_states", "output_attentions"),
-    *("problem_type", "id2label", "label2id", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder"),
-    *("experts_implementation", "attn_implementation", "_attn_implementation", "use_mla"),
-)
+# Names that Transformers gives the activation x * sigmoid(x).
+SILU = ("silu", "swish")
+
+# Older names of a layer's kind of attention, and what Transformers makes of them.
+_LAYER_TYPES = {"attention": "full_attention", "deepseek_sparse_attention": "indexed_attention"}
 
 
 def common_from_hf(reader: ConfigReader) -> dict[str, Any]:
     """The fields that every family reads alike."""
-    reader.harmless(HARMLESS_HF)
-    reader.must_be("hidden_act", "silu")
-    heads = reader.integer("num_attention_heads")
+    reader.must_be("hidden_act", *SILU)
+    heads, vocabulary = reader.integer("num_attention_heads"), reader.integer("vocab_size")
+    bos, pad = (_token_ids(reader, f"{kind}_token_id", vocabulary) for kind in ("bos", "pad"))
     return {
-        "vocab_size": reader.integer("vocab_size"),
+        "vocab_size": vocabulary,
         "hidden_size": reader.integer("hidden_size"),
         "intermediate_size": reader.integer("intermediate_size"),
         "num_hidden_layers": reader.integer("num_hidden_layers"),
         "num_attention_heads": heads,
-        "num_key_value_heads": reader.integer("num_key_value_heads", heads),
+        "num_key_value_heads": _key_value_heads(reader, heads),
         "max_position_embeddings": reader.integer("max_position_embeddings"),
-        "rms_norm_eps": reader.number("rms_norm_eps", 1e-6),
-        "tie_word_embeddings": reader.boolean("tie_word_embeddings", False),
-        "bos_token_id": reader.integer("bos_token_id", None),
-        "eos_token_ids": _token_ids(reader, "eos_token_id"),
-        "pad_token_id": _pad_token_id(reader),
+        "rms_norm_eps": reader.number("rms_norm_eps"),
+        "tie_word_embeddings": reader.boolean("tie_word_embeddings"),
+        "bos_token_id": bos[0] if bos else None,
+        "eos_token_ids": _token_ids(reader, "eos_token_id", vocabulary),
+        "pad_token_id": pad[0] if pad else None,
         "fp8_block": _fp8_block(reader),
     }
+
+
+def _key_value_heads(reader: ConfigReader, heads: int) -> int:
+    """Null and 0 mean as many as there are query heads."""
+    return int(reader.nullable_integer("num_key_value_heads") or heads)
 
 
 def head_dim_from_hf(reader: ConfigReader) -> int:
     """`head_dim`, or hidden_size over the heads, which must then come out whole."""
     hidden, heads = reader.integer("hidden_size"), reader.integer("num_attention_heads")
     given: int | None = reader.integer("head_dim", None)
-    if given is not None:
+    if given:
         return given
     if heads <= 0 or hidden % heads:
         raise ConfigError(
@@ -89,15 +91,25 @@ def head_dim_from_hf(reader: ConfigReader) -> int:
 
 
 def sliding_window_from_hf(reader: ConfigReader) -> dict[str, Any]:
-    """Qwen's use_sliding_window, sliding_window, max_window_layers and the layer_types derived from them."""
-    on = reader.boolean("use_sliding_window", False)
-    window, first = reader.integer("sliding_window", None), reader.integer("max_window_layers", 0)
-    layers = reader.integer("num_hidden_layers")
-    window = window if on else None
-    first = first if on else 0
-    expected = ["sliding_attention" if window is not None and i >= first else "full_attention" for i in range(layers)]
-    reader.must_be("layer_types", expected)
-    return {"sliding_window": window, "max_window_layers": first}
+    """Qwen's use_sliding_window, sliding_window, max_window_layers; layer_types, if given, say which layers slide."""
+    on, layers = reader.boolean("use_sliding_window"), reader.integer("num_hidden_layers")
+    window, first = reader.nullable_integer("sliding_window"), reader.integer("max_window_layers")
+    kinds = layer_types_from_hf(reader)
+    if kinds:
+        first = kinds.index("sliding_attention") if "sliding_attention" in kinds else layers
+    window = window if on and window and first < layers else None
+    expected = ["sliding_attention" if window and layer >= first else "full_attention" for layer in range(layers)]
+    if kinds and kinds != expected:
+        reader.must_be("layer_types", expected)
+    return {"sliding_window": window, "max_window_layers": first if window else 0}
+
+
+def layer_types_from_hf(reader: ConfigReader) -> list[Any]:
+    """`layer_types` in today's names; empty where the file has none."""
+    kinds = reader.raw("layer_types", None) or []
+    if not isinstance(kinds, list):
+        raise ConfigError(f"{reader.where}: layer_types must be a list with a type for each layer, not {kinds!r}")
+    return [_LAYER_TYPES.get(str(kind), kind) for kind in kinds]
 
 
 def common_to_hf(config: ModelConfig, family: Family) -> dict[str, Any]:
@@ -138,16 +150,15 @@ def common_from_gguf(source: GgufSource) -> dict[str, Any]:
     reader, shapes = source.reader, source.shapes
     if "token_embd.weight" not in shapes:
         raise ConfigError(f"{reader.where}: the tensor token_embd.weight is missing")
-    reader.harmless(["vocab_size", "attention.causal", "attention.layer_norm_epsilon", "tensor_data_layout"])
-    heads = reader.integer("attention.head_count")
+    heads = reader.per_layer_integer("attention.head_count")
     special = {kind: _gguf_token_id(source, kind) for kind in ("bos", "eos", "eot", "padding")}
     return {
         "vocab_size": shapes["token_embd.weight"][0],
         "hidden_size": reader.integer("embedding_length"),
-        "intermediate_size": reader.integer("feed_forward_length"),
+        "intermediate_size": reader.per_layer_integer("feed_forward_length"),
         "num_hidden_layers": reader.integer("block_count"),
         "num_attention_heads": heads,
-        "num_key_value_heads": reader.integer("attention.head_count_kv", heads),
+        "num_key_value_heads": reader.per_layer_integer("attention.head_count_kv", heads) or heads,
         "max_position_embeddings": reader.integer("context_length"),
         "rms_norm_eps": _round_float32(reader.number("attention.layer_norm_rms_epsilon")),
         "tie_word_embeddings": "output.weight" not in shapes,
@@ -167,7 +178,7 @@ def _gguf_token_id(source: GgufSource, kind: str) -> int | None:
 def head_dim_from_gguf(source: GgufSource) -> int:
     """Key length; llama.cpp's default is the hidden size over the heads."""
     reader = source.reader
-    hidden, heads = reader.integer("embedding_length"), reader.integer("attention.head_count")
+    hidden, heads = reader.integer("embedding_length"), reader.per_layer_integer("attention.head_count")
     head = int(reader.integer("attention.key_length", hidden // max(heads, 1)))
     reader.must_be("attention.value_length", head)
     reader.must_be("rope.dimension_count", head)
@@ -203,32 +214,30 @@ def _round_float32(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _token_ids(reader: ConfigReader, key: str) -> tuple[int, ...]:
-    value = reader.raw(key, [])
-    ids = value if isinstance(value, list) else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
-        raise ConfigError(f"{reader.where}: {key} must be a token id or a list of them, not {value!r}")
-    return tuple(ids)
-
-
-def _pad_token_id(reader: ConfigReader) -> int | None:
-    """Some releases write -1 for "none"."""
-    value: int | None = reader.integer("pad_token_id", None)
-    return None if value is None or value < 0 else value
+def _token_ids(reader: ConfigReader, key: str, vocabulary: int) -> tuple[int, ...]:
+    """A token id or a list of them. One outside the vocabulary (some releases write -1) can never occur: it is none."""
+    value = None if reader.is_null(key) else reader.raw(key, None)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for token in ids:
+        if not is_integer(token):
+            raise ConfigError(f"{reader.where}: {key} must be a token id or a list of them, not {value!r}")
+    return tuple(int(token) for token in ids if 0 <= token < vocabulary)
 
 
 def _fp8_block(reader: ConfigReader) -> tuple[int, int] | None:
-    """V3's block-scaled FP8; every other quantisation of a hub file is refused by its name."""
+    """V3's block-scaled FP8; every other quantization of a hub file is refused by its name."""
     given = reader.mapping("quantization_config")
     if not given:
         return None
     fp8 = ConfigReader(given, f"{reader.where}: quantization_config")
-    fp8.must_be("quant_method", "fp8")
+    if (method := fp8.text("quant_method", "of no name")) != "fp8":
+        raise ConfigError(
+            f"{fp8.where}: quant_method is {method!r}; this version reads fp8 only. Take the model without "
+            "quantization or as GGUF; where the weights here are not quantized, remove quantization_config"
+        )
     fp8.must_be("fmt", "e4m3")
     fp8.must_be("scale_fmt", "ue8m0", "float")
-    fp8.harmless(["activation_scheme", "modules_to_not_convert", "dequantize"])
-    block = fp8.raw("weight_block_size")
-    fp8.finish(allow_unknown=False)
+    block = fp8.raw("weight_block_size", [128, 128])
     if not (isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)):
         raise ConfigError(f"{fp8.where}: weight_block_size must be two whole numbers, not {block!r}")
     return block[0], block[1]

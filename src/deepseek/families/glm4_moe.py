@@ -12,6 +12,7 @@ from deepseek.errors import ConfigError
 from deepseek.families.experts import moe_from_hf, moe_to_hf
 from deepseek.families.family import Family, GgufSource, common_from_hf, common_to_hf, head_dim_from_hf
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 from deepseek.families.rope import rope_from_hf
 
 _PARTIAL = "partial_rotary_factor"
@@ -19,19 +20,19 @@ _NO_GGUF = "glm4_moe is read and written as safetensors only; keep this model in
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    given = {**reader.mapping("rope_scaling"), **reader.mapping("rope_parameters")}
-    rotated = given.get(_PARTIAL, reader.number(_PARTIAL, 0.5))
+    given = {**reader.mapping("rope_parameters"), **reader.mapping("rope_scaling")}
+    unsaid = 1.0 if reader.is_null(_PARTIAL) else 0.5  # as in Transformers
+    rotated = given.get(_PARTIAL, reader.number(_PARTIAL, unsaid))
     if rotated != 1:
         raise ConfigError(f"{reader.where}: {_PARTIAL} is {rotated} (0.5 if absent); this version rotates whole heads")
-    reader.must_be("mlp_bias", False)
     reader.must_be("num_nextn_predict_layers", 0)
     reader.must_be("num_mtp_layers", 0)
     return ModelConfig(
         family="glm4_moe",
         head_dim=head_dim_from_hf(reader),
         rope=rope_from_hf(reader, interleaved=False),
-        attention_bias=reader.boolean("attention_bias", False),
-        qk_norm=reader.boolean("use_qk_norm", False),
+        attention_bias=reader.boolean("attention_bias"),
+        qk_norm=reader.boolean("use_qk_norm"),
         moe=moe_from_hf(reader, scoring_func="sigmoid", topk_methods=("noaux_tc",), moe_layer_freq=1),
         **common_from_hf(reader),
     )
@@ -67,4 +68,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["glm4_moe"],
 )

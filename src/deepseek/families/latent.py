@@ -2,34 +2,45 @@
 
 from typing import Any
 
-from deepseek.config import MlaConfig, ModelConfig
+from deepseek.config import MlaConfig, ModelConfig, RopeConfig
 from deepseek.errors import ConfigError
 from deepseek.families.family import GgufSource, common_from_gguf, common_from_hf, common_to_gguf
 from deepseek.families.reader import ConfigReader
 from deepseek.families.rope import rope_from_gguf, rope_from_hf, rope_to_gguf
 
 
-def latent_from_hf(reader: ConfigReader) -> dict[str, Any]:
-    """All fields of ModelConfig but the experts. head_dim is the query-key size of a head."""
+def latent_from_hf(reader: ConfigReader, *, interleaved: bool = True, mlp_bias: bool = False) -> dict[str, Any]:
+    """All fields of ModelConfig but the experts. head_dim is the query-key size of a head, whatever its key says."""
     mla = MlaConfig(
         kv_lora_rank=reader.integer("kv_lora_rank"),
-        q_lora_rank=reader.integer("q_lora_rank", None),
+        q_lora_rank=reader.nullable_integer("q_lora_rank"),
         qk_nope_head_dim=reader.integer("qk_nope_head_dim"),
         qk_rope_head_dim=reader.integer("qk_rope_head_dim"),
         v_head_dim=reader.integer("v_head_dim"),
     )
-    reader.must_be("head_dim", mla.qk_rope_head_dim, mla.qk_head_dim)  # Transformers writes the rotated part
-    interleaved = reader.boolean("rope_interleave", True)
-    bias = reader.boolean("attention_bias", False)
+    bias = reader.boolean("attention_bias")
+    reader.derived("head_dim")
     return {
         "head_dim": mla.qk_head_dim,
         "mla": mla,
-        "rope": rope_from_hf(reader, interleaved=interleaved),
+        "rope": _rope_from_hf(reader, interleaved),
         "attention_bias": bias,
         "attention_output_bias": bias,
-        "mlp_bias": reader.boolean("mlp_bias", False),
+        "mlp_bias": mlp_bias,
         **common_from_hf(reader),
     }
+
+
+def _rope_from_hf(reader: ConfigReader, interleaved: bool) -> RopeConfig:
+    """mscale_all_dim scales the softmax of every type but default in Transformers; here only of yarn."""
+    rope = rope_from_hf(reader, interleaved=interleaved)
+    scaling = {**reader.mapping("rope_parameters"), **reader.mapping("rope_scaling")}
+    if rope.scaling in ("linear", "llama3") and scaling.get("mscale_all_dim"):
+        raise ConfigError(
+            f"{reader.where}: rope_scaling.mscale_all_dim is {scaling['mscale_all_dim']} beside the type "
+            f"{rope.scaling}; this version computes it only for yarn"
+        )
+    return rope
 
 
 def latent_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -58,7 +69,7 @@ def latent_from_gguf(source: GgufSource) -> dict[str, Any]:
         "num_key_value_heads": fields["num_attention_heads"],
         "head_dim": mla.qk_head_dim,
         "mla": mla,
-        "rope": rope_from_gguf(reader, interleaved=True),
+        "rope": rope_from_gguf(reader, interleaved=True, latent=True),
         "attention_bias": "blk.0.attn_kv_a_mqa.bias" in source.shapes,
         "attention_output_bias": "blk.0.attn_output.bias" in source.shapes,
     }
@@ -89,7 +100,7 @@ def latent_to_gguf(config: ModelConfig) -> dict[str, Any]:
         )
     keys = {
         **common_to_gguf(config),
-        **rope_to_gguf(rope),
+        **rope_to_gguf(rope, latent=True),
         "block_count": config.num_hidden_layers + config.num_nextn_predict_layers,
         "attention.head_count_kv": 1,  # what is cached is one latent a token
         "attention.kv_lora_rank": mla.kv_lora_rank,

@@ -17,6 +17,7 @@ from deepseek.families.family import (
     head_dim_to_gguf,
 )
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 from deepseek.families.rope import rope_from_gguf, rope_from_hf, rope_to_gguf
 
 # Llama 3.1 to 3.3: GGUF stores only the divisors that follow from these, so they are recognised, not read.
@@ -24,15 +25,14 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    reader.harmless(["rope_interleaved"])
-    bias = reader.boolean("attention_bias", False)
+    bias = reader.boolean("attention_bias")
     return ModelConfig(
         family="llama",
         head_dim=head_dim_from_hf(reader),
         rope=rope_from_hf(reader, interleaved=False),
         attention_bias=bias,
         attention_output_bias=bias,
-        mlp_bias=reader.boolean("mlp_bias", False),
+        mlp_bias=reader.boolean("mlp_bias"),
         **common_from_hf(reader),
     )
 
@@ -48,7 +48,7 @@ def to_hf(config: ModelConfig) -> dict[str, Any]:
 
 def from_gguf(source: GgufSource) -> ModelConfig:
     head = head_dim_from_gguf(source)
-    rope = rope_from_gguf(source.reader, interleaved=False)
+    rope = rope_from_gguf(source.reader)
     if source.rope_divisors is not None:
         rope = _recognise_llama3(rope, source.rope_divisors, head)
     return ModelConfig(
@@ -107,4 +107,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["llama"],
 )

@@ -17,11 +17,11 @@ from deepseek.families.family import (
     sliding_window_to_hf,
 )
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 from deepseek.families.rope import rope_from_gguf, rope_from_hf, rope_to_gguf
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    reader.must_be("use_mrope", False)
     return ModelConfig(
         family="qwen2",
         head_dim=head_dim_from_hf(reader),
@@ -40,7 +40,7 @@ def from_gguf(source: GgufSource) -> ModelConfig:
     return ModelConfig(
         family="qwen2",
         head_dim=head_dim_from_gguf(source),
-        rope=rope_from_gguf(source.reader, interleaved=False),
+        rope=rope_from_gguf(source.reader),
         attention_bias=True,
         **common_from_gguf(source),
     )
@@ -59,4 +59,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["qwen2"],
 )

@@ -16,14 +16,15 @@ from deepseek.families.family import (
     sliding_window_to_hf,
 )
 from deepseek.families.reader import ConfigReader
+from deepseek.families.reference_keys import DEFAULTS
 from deepseek.families.rope import rope_from_gguf, rope_from_hf, rope_to_gguf
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    bias = reader.boolean("attention_bias", False)
+    bias = reader.boolean("attention_bias")
     return ModelConfig(
         family="qwen3",
-        head_dim=reader.integer("head_dim", 128),
+        head_dim=reader.integer("head_dim"),
         rope=rope_from_hf(reader, interleaved=False),
         attention_bias=bias,
         attention_output_bias=bias,
@@ -46,7 +47,7 @@ def from_gguf(source: GgufSource) -> ModelConfig:
     return ModelConfig(
         family="qwen3",
         head_dim=head_dim_from_gguf(source),
-        rope=rope_from_gguf(source.reader, interleaved=False),
+        rope=rope_from_gguf(source.reader),
         attention_bias="blk.0.attn_q.bias" in source.shapes,
         attention_output_bias="blk.0.attn_output.bias" in source.shapes,
         qk_norm=True,
@@ -67,4 +68,5 @@ FAMILY = Family(
     to_hf=to_hf,
     from_gguf=from_gguf,
     to_gguf=to_gguf,
+    hf_defaults=DEFAULTS["qwen3"],
 )

@@ -1,61 +1,79 @@
 """Rotary settings: Hugging Face's two spellings and GGUF's keys, to RopeConfig and back."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from deepseek.config import RopeConfig
 from deepseek.errors import ConfigError
+from deepseek.families.gguf_keys import DEFAULT_ROPE_SCALING
 from deepseek.families.reader import ConfigReader
 
 _LOG_MULTIPLIER_PER_MSCALE = 0.1  # GGUF stores 0.1 * mscale_all_dim as yarn_log_multiplier (deepseek2 only)
 
 
-def rope_from_hf(reader: ConfigReader, *, interleaved: bool, default_theta: float = 10000.0) -> RopeConfig:
-    """Read `rope_parameters` (Transformers 5) or `rope_theta` with `rope_scaling` (hub files)."""
-    given = {**reader.mapping("rope_scaling"), **reader.mapping("rope_parameters")}
-    scaling = ConfigReader(given, f"{reader.where}: rope_scaling")
-    theta = reader.number("rope_theta", None)
-    theta = scaling.number("rope_theta", default_theta if theta is None else theta)
-    scaling.must_be("partial_rotary_factor", 1, 1.0)
-    kind = scaling.text("rope_type", None) or scaling.text("type", "default")
-    scaling.harmless(["type"])
+def rope_from_hf(reader: ConfigReader, *, interleaved: bool) -> RopeConfig:
+    """Read `rope_parameters` (Transformers 5) or `rope_theta` with `rope_scaling` (hub files).
+
+    Each type reads its own keys, see `reference_keys.ROPE`; others that stand beside them say nothing.
+    """
+    scaling = ConfigReader(_scaling_from_hf(reader), f"{reader.where}: rope_scaling")
+    theta = scaling.number("rope_theta", reader.number("rope_theta", 10000.0))
+    reader.must_be("partial_rotary_factor", 1)
+    scaling.must_be("partial_rotary_factor", 1)
+    kind = scaling.text("rope_type", None) or scaling.text("type", None) or "default"
     length = reader.integer("max_position_embeddings")
+    original = reader.integer("original_max_position_embeddings", None)  # wins over the one inside, as in Transformers
+    original = original or scaling.integer("original_max_position_embeddings", None) or length
     if kind == "default":
-        rope = RopeConfig(theta=theta, interleaved=interleaved)
-    elif kind == "linear":
-        rope = RopeConfig(theta=theta, interleaved=interleaved, scaling="linear", factor=scaling.number("factor"))
-    elif kind == "llama3":
-        rope = RopeConfig(
+        return RopeConfig(theta=theta, interleaved=interleaved)
+    if kind == "linear":
+        return RopeConfig(theta=theta, interleaved=interleaved, scaling="linear", factor=scaling.number("factor"))
+    if kind == "llama3":
+        return RopeConfig(
             theta=theta,
             interleaved=interleaved,
             scaling="llama3",
             factor=scaling.number("factor"),
-            original_max_position_embeddings=scaling.integer("original_max_position_embeddings", length),
+            original_max_position_embeddings=original,
             low_freq_factor=scaling.number("low_freq_factor"),
             high_freq_factor=scaling.number("high_freq_factor"),
         )
-    elif kind == "yarn":
-        rope = _yarn_from_hf(scaling, theta, length, interleaved)
-    else:
+    if kind == "yarn":
+        return _yarn_from_hf(scaling, theta, length / original, original, interleaved)
+    raise ConfigError(
+        f"{scaling.where}: rope_type {kind!r} is not computed; this version runs default, linear, llama3, yarn"
+    )
+
+
+def _scaling_from_hf(reader: ConfigReader) -> Mapping[str, Any]:
+    """rope_scaling, or rope_parameters where it is absent or empty; both only where they agree."""
+    old, new = reader.mapping("rope_scaling"), reader.mapping("rope_parameters")
+    for key in old.keys() & new.keys():
+        if old[key] != new[key]:
+            raise ConfigError(
+                f"{reader.where}: rope_scaling.{key} is {old[key]!r}, but rope_parameters.{key} is {new[key]!r}; "
+                "remove one of the two"
+            )
+    merged = {**new, **old}
+    if nested := sorted(key for key, value in merged.items() if isinstance(value, Mapping)):
         raise ConfigError(
-            f"{scaling.where}: rope_type {kind!r} is unknown; this version runs default, linear, llama3, yarn"
+            f"{reader.where}: rope_parameters.{nested[0]}: this version runs only one set of rotary settings for all "
+            "layers; write its keys into rope_parameters itself if they hold for every layer"
         )
-    scaling.finish(allow_unknown=False)
-    return rope
+    return merged
 
 
-def _yarn_from_hf(scaling: ConfigReader, theta: float, length: int, interleaved: bool) -> RopeConfig:
-    # attn_factor (R1-0528-Qwen3) is read by no version of Transformers: there it changes nothing, so here too.
-    scaling.harmless(["attn_factor"])
-    original = scaling.integer("original_max_position_embeddings", length)
+def _yarn_from_hf(scaling: ConfigReader, theta: float, ratio: float, original: int, interleaved: bool) -> RopeConfig:
+    """`attn_factor` (R1-0528-Qwen3) is read by no version of Transformers: there it changes nothing, so here too."""
     return RopeConfig(
         theta=theta,
         interleaved=interleaved,
         scaling="yarn",
-        factor=scaling.number("factor", length / original),
+        factor=scaling.number("factor", ratio),
         original_max_position_embeddings=original,
-        beta_fast=scaling.number("beta_fast", 32.0),
-        beta_slow=scaling.number("beta_slow", 1.0),
+        beta_fast=scaling.number("beta_fast", None) or 32.0,
+        beta_slow=scaling.number("beta_slow", None) or 1.0,
         mscale=scaling.number("mscale", None),
         mscale_all_dim=scaling.number("mscale_all_dim", None),
         attention_factor=scaling.number("attention_factor", None),
@@ -80,40 +98,45 @@ def rope_to_hf(rope: RopeConfig) -> dict[str, Any]:
     return {"rope_theta": rope.theta, "rope_scaling": {"rope_type": rope.scaling, **scaling}}
 
 
-def rope_from_gguf(reader: ConfigReader, *, interleaved: bool) -> RopeConfig:
-    """Read `{arch}.rope.*`. Llama 3's scaling is not among them: it is a tensor, see `llama3_divisors`."""
+def rope_from_gguf(reader: ConfigReader, *, interleaved: bool = False, latent: bool = False) -> RopeConfig:
+    """Read `{arch}.rope.*`. Llama 3's scaling is not among them: it is a tensor, see `llama3_divisors`.
+
+    latent: only there is yarn_log_multiplier read.
+    """
     theta = reader.number("rope.freq_base", 10000.0)
-    kind = reader.text("rope.scaling.type", "none")
-    reader.harmless(["rope.scaling.finetuned"])
-    reader.must_be("rope.scaling.yarn_ext_factor", 1, 1.0)
-    log_multiplier = reader.number("rope.scaling.yarn_log_multiplier", None)
-    if kind == "none":
+    kind = reader.text("rope.scaling.type", DEFAULT_ROPE_SCALING)
+    old_factor = reader.number("rope.scale_linear", 0.0)
+    factor = reader.number("rope.scaling.factor", old_factor) or 1.0
+    attention = reader.number("rope.scaling.attn_factor", 1.0)
+    if kind not in ("none", "linear", "yarn"):
+        raise ConfigError(
+            f"{reader.where}: rope.scaling.type {kind!r} is not computed; this version runs none, linear, yarn"
+        )
+    if attention != 1 and (latent or kind != "yarn"):
+        raise ConfigError(
+            f"{reader.where}: rope.scaling.attn_factor is {attention}, which this version computes only for yarn "
+            "without latent attention; convert this model from its safetensors"
+        )
+    if kind == "none" or (factor == 1 and attention == 1):
         return RopeConfig(theta=theta, interleaved=interleaved)
     if kind == "linear":
-        factor = reader.number("rope.scaling.factor")
         return RopeConfig(theta=theta, interleaved=interleaved, scaling="linear", factor=factor)
-    if kind != "yarn":
-        raise ConfigError(
-            f"{reader.where}: rope.scaling.type {kind!r} is unknown; this version runs none, linear, yarn"
-        )
-    mscale = None if log_multiplier is None else round(log_multiplier / _LOG_MULTIPLIER_PER_MSCALE, 6)
+    multiplier = reader.number("rope.scaling.yarn_log_multiplier", None) if latent else None
+    mscale = None if multiplier is None else round(multiplier / _LOG_MULTIPLIER_PER_MSCALE, 6)
+    length = reader.integer("context_length")
     return RopeConfig(
         theta=theta,
         interleaved=interleaved,
         scaling="yarn",
-        factor=reader.number("rope.scaling.factor"),
-        original_max_position_embeddings=reader.integer("rope.scaling.original_context_length"),
+        factor=factor,
+        original_max_position_embeddings=reader.integer("rope.scaling.original_context_length", length),
         beta_fast=reader.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=reader.number("rope.scaling.yarn_beta_slow", 1.0),
         mscale=mscale,
         mscale_all_dim=mscale,
-        attention_factor=_scaled(reader.number("rope.scaling.attn_factor", None), _yarn_default_attention(reader)),
+        # what cos and sin are multiplied by; GGUF's attn_factor is relative to YaRN's own
+        attention_factor=None if attention == 1 else attention * yarn_mscale(factor, 1.0),
     )
-
-
-def _yarn_default_attention(reader: ConfigReader) -> float:
-    """What cos and sin are multiplied by when nothing is said; GGUF's attn_factor is relative to it."""
-    return yarn_mscale(reader.number("rope.scaling.factor"), 1.0)
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:
@@ -121,12 +144,17 @@ def yarn_mscale(factor: float, mscale: float) -> float:
     return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
 
-def _scaled(value: float | None, by: float) -> float | None:
-    return None if value is None else value * by
+def yarn_attention_factor(rope: RopeConfig) -> float:
+    """What YaRN multiplies cosines and sines by."""
+    if rope.attention_factor is not None:
+        return rope.attention_factor
+    if rope.mscale and rope.mscale_all_dim:
+        return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim)
+    return yarn_mscale(rope.factor, 1.0)
 
 
-def rope_to_gguf(rope: RopeConfig) -> dict[str, Any]:
-    """Keys under `{arch}.`. Raises ConfigError for what GGUF has no key for."""
+def rope_to_gguf(rope: RopeConfig, *, latent: bool = False) -> dict[str, Any]:
+    """Keys under `{arch}.`. Raises ConfigError for what GGUF has no key for. latent: see `rope_from_gguf`."""
     keys: dict[str, Any] = {"rope.freq_base": float(rope.theta)}
     if rope.scaling in ("none", "llama3"):  # llama3 goes into the tensor rope_freqs.weight
         return keys
@@ -135,18 +163,26 @@ def rope_to_gguf(rope: RopeConfig) -> dict[str, Any]:
         return keys
     if not rope.truncate:
         raise ConfigError("rope.truncate is false, for which GGUF has no key; keep this model in safetensors")
-    if rope.mscale is not None and rope.mscale != rope.mscale_all_dim:
-        raise ConfigError(
-            f"rope.mscale ({rope.mscale}) differs from rope.mscale_all_dim ({rope.mscale_all_dim}), for which GGUF has "
-            "no key; keep this model in safetensors"
-        )
     keys |= {
         "rope.scaling.original_context_length": rope.original_max_position_embeddings,
         "rope.scaling.yarn_beta_fast": float(rope.beta_fast),
         "rope.scaling.yarn_beta_slow": float(rope.beta_slow),
     }
-    if rope.mscale_all_dim:
-        keys["rope.scaling.yarn_log_multiplier"] = _LOG_MULTIPLIER_PER_MSCALE * rope.mscale_all_dim
-    if rope.attention_factor is not None:
-        keys["rope.scaling.attn_factor"] = rope.attention_factor / yarn_mscale(rope.factor, 1.0)
-    return keys
+    return keys | (_latent_yarn_to_gguf(rope) if latent else _yarn_factor_to_gguf(rope))
+
+
+def _latent_yarn_to_gguf(rope: RopeConfig) -> dict[str, Any]:
+    if rope.mscale is not None and rope.mscale != rope.mscale_all_dim:
+        raise ConfigError(
+            f"rope.mscale ({rope.mscale}) differs from rope.mscale_all_dim ({rope.mscale_all_dim}), for which GGUF has "
+            "no key; keep this model in safetensors"
+        )
+    if not rope.mscale_all_dim:
+        return {}
+    return {"rope.scaling.yarn_log_multiplier": _LOG_MULTIPLIER_PER_MSCALE * rope.mscale_all_dim}
+
+
+def _yarn_factor_to_gguf(rope: RopeConfig) -> dict[str, Any]:
+    """What cos and sin are multiplied by, where it is not YaRN's own factor."""
+    relative = yarn_attention_factor(rope) / yarn_mscale(rope.factor, 1.0)
+    return {} if relative == 1 else {"rope.scaling.attn_factor": relative}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepseek.config import RopeConfig
-from deepseek.families.rope import yarn_mscale
+from deepseek.families.rope import yarn_attention_factor, yarn_mscale
 
 Floats = NDArray[np.float32]
 
@@ -29,13 +29,7 @@ def inverse_frequencies(rope: RopeConfig, dim: int) -> Floats:
 
 def attention_factor(rope: RopeConfig) -> float:
     """What YaRN multiplies cosines and sines by; 1 for every other scaling."""
-    if rope.scaling != "yarn":
-        return 1.0
-    if rope.attention_factor is not None:
-        return rope.attention_factor
-    if rope.mscale and rope.mscale_all_dim:
-        return yarn_mscale(rope.factor, rope.mscale) / yarn_mscale(rope.factor, rope.mscale_all_dim)
-    return yarn_mscale(rope.factor, 1.0)
+    return yarn_attention_factor(rope) if rope.scaling == "yarn" else 1.0
 
 
 def softmax_mscale(rope: RopeConfig) -> float:

@@ -78,9 +78,10 @@ def measure(
     names: list[SideName] = [OURS, THEIRS] if against else [OURS]
     if against and path.suffix != ".gguf":
         raise DeepseekError(f"llama.cpp reads GGUF files and {path} is none: convert it first (deepseek convert)")
-    config = load_config(path)
+    allow = bool((settings or {}).get("allow_unknown_keys"))
+    config = load_config(path, allow_unknown=allow)
     work = chosen_work(only, quick=quick, longest=config.max_position_embeddings)
-    result = Measurement(model=str(path), size=size_of(path), threads=threads)
+    result = Measurement(model=str(path), size=size_of(path, allow_unknown=allow), threads=threads)
     for name in names:
         report(f"loading with {name}", 0, None, "")
         result.loading[name] = _load(name, path, threads, settings)

@@ -25,8 +25,8 @@ class FileSize:
         return 8 * self.weight_bytes / self.weights
 
 
-def size_of(path: Path) -> FileSize:
-    with open_checkpoint(path) as checkpoint:
+def size_of(path: Path, *, allow_unknown: bool = False) -> FileSize:
+    with open_checkpoint(path, allow_unknown=allow_unknown) as checkpoint:
         return _add_up(_tensors(checkpoint), checkpoint.config)
 
 

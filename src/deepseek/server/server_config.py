@@ -58,6 +58,10 @@ class ServerConfig:
         (), MODEL, "Name in the API instead of the model's own; several times for several names.", takes="NAME"
     )
 
+    allow_unknown_keys: bool = _engine(
+        "allow_unknown_keys", MODEL, "Load the model although its files ask for what this version does not compute."
+    )
+
     quantize: Quantize = _engine("quantize", ENGINE, "Precision of weights: floats become int8, in large models int4.")
     threads: int | None = _engine("threads", ENGINE, "Threads that compute; without it one a processor.", "-t")
     activation_bits: int | None = _engine(

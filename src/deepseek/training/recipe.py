@@ -56,7 +56,8 @@ class ModelTable:
 
     config: fields of ModelConfig (and its parts mla, moe, rope) that are not as derived. start_from: a checkpoint whose
     weights and shape the run begins with; prediction layers that `config` asks for and it lacks begin at random.
-    initializer_std: of random weights.
+    initializer_std: of random weights. allow_unknown_keys: take `start_from` although its files ask for what this
+    version does not compute.
     """
 
     size: float | None = None
@@ -64,6 +65,7 @@ class ModelTable:
     config: Mapping[str, Any] = field(default_factory=dict)
     start_from: str | None = None
     initializer_std: float = 0.02
+    allow_unknown_keys: bool = False
 
     def __post_init__(self) -> None:
         _require_above_zero(self, "size", "initializer_std")

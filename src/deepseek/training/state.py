@@ -125,7 +125,8 @@ def _first_model(recipe: Recipe, config: ModelConfig, device: torch.device) -> M
     else:
         from deepseek import hub
 
-        with open_checkpoint(hub.resolve(table.start_from).path) as checkpoint:
+        path = hub.resolve(table.start_from).path
+        with open_checkpoint(path, allow_unknown=table.allow_unknown_keys) as checkpoint:
             start = load(checkpoint, dtype=dtype, device=device)
         if config.num_nextn_predict_layers > start.config.num_nextn_predict_layers:
             start = _with_prediction_layers(start, config, recipe)

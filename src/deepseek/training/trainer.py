@@ -317,7 +317,8 @@ def _start_config(recipe: Recipe) -> Any:
     from deepseek import hub
     from deepseek.checkpoint.checkpoint import open_checkpoint
 
-    with open_checkpoint(hub.resolve(recipe.model.start_from).path) as checkpoint:
+    path = hub.resolve(recipe.model.start_from).path
+    with open_checkpoint(path, allow_unknown=recipe.model.allow_unknown_keys) as checkpoint:
         return checkpoint.config
 
 

@@ -17,11 +17,13 @@ from deepseek.checkpoint.packed.choose import Quantize
 from deepseek.checkpoint.packed.format import VERSION
 from deepseek.checkpoint.packed.reader import PackedStore, is_store, open_store
 from deepseek.checkpoint.packed.writer import write_store
-from deepseek.errors import CheckpointError
+from deepseek.errors import CheckpointError, ConfigError
 from deepseek.hub.cache import cache_folder, locked, storage_faults
 from deepseek.progress import Report, silent
 
+_READING = 2  # counted up whenever the same files give another configuration than before
 _HEADER_BYTES = 1 << 20
+_PASSED_OVER = "-passed-over"
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})\.(gguf|safetensors)")
 _DESCRIPTIONS = ("config.json", "model.safetensors.index.json")
 
@@ -35,30 +37,36 @@ def ensure_packed(
 ) -> PackedStore:
     """The store of a checkpoint, from the cache or made now; a path to a store itself opens that.
 
-    allow_unknown: as in `open_checkpoint`, should the store have to be made.
+    allow_unknown: as in `open_checkpoint`. A store that only this made possible has a name of its own, so that it never
+    serves a caller who does not allow it.
 
     One process at a time packs a source. Raises CheckpointError, ConfigError or HubError (the cache cannot be used).
     """
     path = _whole(Path(source) if isinstance(source, str | Path) else source.path)
     if path.is_file() and is_store(path):
         return open_store(path)
-    place = store_path(path, quantize)
-    if store := _opened(place):
+    if store := _found(path, quantize, allow_unknown):
         return store
-    with storage_faults(place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
+    folder = cache_folder() / "packed"
+    with storage_faults(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with locked(f"packed-{_path_hash(path)}", report, "packs this model"):
-        if store := _opened(place):
+        if store := _found(path, quantize, allow_unknown):
             return store
-        _remove_stale(place)
-        with _opened_source(source, allow_unknown) as checkpoint:
+        with _opened_source(source, allow_unknown) as (checkpoint, passed_over):
+            place = store_path(path, quantize, passed_over=passed_over)
+            _remove_stale(folder, _stem(path))
             write_store(place, checkpoint, quantize=quantize, report=report)
         return open_store(place)
 
 
-def store_path(source: Path, quantize: Quantize = "auto") -> Path:
-    """Where the store of `source` is, or would be. Raises CheckpointError when there is no source."""
-    return cache_folder() / "packed" / f"{_stem(_whole(source))}-{quantize}.packed"
+def store_path(source: Path, quantize: Quantize = "auto", *, passed_over: bool = False) -> Path:
+    """Where the store of `source` is, or would be. Raises CheckpointError when there is no source.
+
+    passed_over: the one that could be made only by passing over what this version does not know.
+    """
+    name = f"{_stem(_whole(source))}-{quantize}{_PASSED_OVER if passed_over else ''}.packed"
+    return cache_folder() / "packed" / name
 
 
 def stores_of(source: Path) -> list[Path]:
@@ -67,13 +75,19 @@ def stores_of(source: Path) -> list[Path]:
     return [
         path
         for choice in get_args(Quantize)
-        if (path := cache_folder() / "packed" / f"{stem}-{choice}.packed").is_file()
+        for suffix in ("", _PASSED_OVER)
+        if (path := cache_folder() / "packed" / f"{stem}-{choice}{suffix}.packed").is_file()
     ]
 
 
 def _stem(source: Path) -> str:
     name = re.sub(r"[^A-Za-z0-9._-]", "_", source.absolute().stem)[:60]
     return f"{name}-{_path_hash(source)}-{_key(source)}"
+
+
+def _found(path: Path, quantize: Quantize, allow_unknown: bool) -> PackedStore | None:
+    store = _opened(store_path(path, quantize))
+    return _opened(store_path(path, quantize, passed_over=True)) if store is None and allow_unknown else store
 
 
 def _opened(place: Path) -> PackedStore | None:
@@ -87,12 +101,23 @@ def _opened(place: Path) -> PackedStore | None:
 
 
 @contextlib.contextmanager
-def _opened_source(source: Path | str | Checkpoint, allow_unknown: bool) -> Iterator[Checkpoint]:
+def _opened_source(source: Path | str | Checkpoint, allow_unknown: bool) -> Iterator[tuple[Checkpoint, bool]]:
+    """The checkpoint, and whether something had to be passed over to open it."""
     if not isinstance(source, str | Path):
-        yield source
+        yield source, allow_unknown
         return
-    with open_checkpoint(source, allow_unknown=allow_unknown) as checkpoint:
-        yield checkpoint
+    checkpoint, passed_over = _open(source, allow_unknown)
+    with checkpoint:
+        yield checkpoint, passed_over
+
+
+def _open(source: Path | str, allow_unknown: bool) -> tuple[Checkpoint, bool]:
+    try:
+        return open_checkpoint(source), False
+    except (CheckpointError, ConfigError):
+        if not allow_unknown:
+            raise
+    return open_checkpoint(source, allow_unknown=True), True
 
 
 def _whole(source: Path) -> Path:
@@ -108,7 +133,7 @@ def _path_hash(source: Path) -> str:
 
 
 def _key(source: Path) -> str:
-    digest = hashlib.blake2b(f"version {VERSION}\0".encode(), digest_size=12)
+    digest = hashlib.blake2b(f"version {VERSION}, reading {_READING}\0".encode(), digest_size=12)
     files = _files_of(source)
     if not files:
         raise CheckpointError(f"{source}: no such checkpoint")
@@ -141,11 +166,10 @@ def _escaped(text: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", text)
 
 
-def _remove_stale(place: Path) -> None:
+def _remove_stale(folder: Path, current: str) -> None:
     """Stores that the same path had before it changed, and what killed processes left of it. Its lock is held."""
-    current = place.name.rsplit("-", 1)[0]
     of_path = current.rsplit("-", 1)[0]
-    for path in place.parent.iterdir():
+    for path in folder.iterdir():
         name = path.name.removeprefix(".")
         stale = name.endswith(".packed") and not name.startswith(current + "-")
         if name.startswith(of_path + "-") and (stale or name.endswith(".partial")):
