@@ -11,9 +11,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "deepseek"
 
 # Lowest first. A part may import from parts below it and from itself.
 LAYERS = [
-    {"errors", "progress"},
+    {"errors", "number_types", "progress"},
     {"config", "sampling", "packing"},
-    {"families"},
+    {"families", "sampling_fields"},
     {"hub"},
     {"checkpoint", "tokenizer"},
     {"kernels"},
@@ -24,6 +24,7 @@ LAYERS = [
     {"profiler", "client"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 NEEDS_TORCH = {"models", "optim", "training"}
 

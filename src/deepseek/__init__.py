@@ -3,46 +3,69 @@
 Importing this package loads neither PyTorch nor NumPy, so that a command answers at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from deepseek.client import AsyncClient as AsyncClient
     from deepseek.client import Client as Client
+    from deepseek.client import ClientError as ClientError
     from deepseek.config import ModelConfig as ModelConfig
     from deepseek.engine.engine import Engine as Engine
+    from deepseek.errors import CheckpointError as CheckpointError
+    from deepseek.errors import ConfigError as ConfigError
+    from deepseek.errors import DataError as DataError
+    from deepseek.errors import DeepseekError as DeepseekError
+    from deepseek.errors import GenerationError as GenerationError
+    from deepseek.errors import HubError as HubError
+    from deepseek.errors import TokenizerError as TokenizerError
     from deepseek.models.auto import AutoModel as AutoModel
     from deepseek.sampling import SamplingParams as SamplingParams
+    from deepseek.sampling import StructuredOutput as StructuredOutput
     from deepseek.tokenizer import AutoTokenizer as AutoTokenizer
 
 __version__ = "0.1.0.dev0"
 
-_HOME_OF = {
-    "AsyncClient": "deepseek.client",
-    "AutoModel": "deepseek.models.auto",
-    "AutoTokenizer": "deepseek.tokenizer",
-    "Client": "deepseek.client",
-    "Engine": "deepseek.engine.engine",
-    "ModelConfig": "deepseek.config",
-    "SamplingParams": "deepseek.sampling",
-}
+_MODULES = {
+    "deepseek.client": ("AsyncClient", "Client", "ClientError"),
+    "deepseek.config": ("ModelConfig",),
+    "deepseek.engine.engine": ("Engine",),
+    "deepseek.errors": (
+        "CheckpointError", "ConfigError", "DataError", "DeepseekError", "GenerationError", "HubError", "TokenizerError",
+    ),
+    "deepseek.models.auto": ("AutoModel",),
+    "deepseek.sampling": ("SamplingParams", "StructuredOutput"),
+    "deepseek.tokenizer": ("AutoTokenizer",),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_INSTEAD = {"LLM": "Engine.from_pretrained(name)"}  # what users of other libraries look for
 __all__ = [
     "AsyncClient",
     "AutoModel",
     "AutoTokenizer",
+    "CheckpointError",
     "Client",
+    "ClientError",
+    "ConfigError",
+    "DataError",
+    "DeepseekError",
     "Engine",
+    "GenerationError",
+    "HubError",
     "ModelConfig",
     "SamplingParams",
+    "StructuredOutput",
+    "TokenizerError",
     "__version__",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'deepseek' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        hint = f"use {_INSTEAD[name]}" if name in _INSTEAD else f"it has {', '.join(sorted(__all__))}"
+        raise AttributeError(f"module 'deepseek' has no attribute {name!r}; {hint}")
     try:
-        return getattr(import_module(_HOME_OF[name]), name)
+        return getattr(_import_module(_MODULE_OF[name]), name)
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
@@ -50,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from deepseek.errors import GenerationError
@@ -26,14 +26,16 @@ MOST_GRAMMAR_CHARACTERS = 64 * 1024
 MOST_REGEX_CHARACTERS = 4096
 MOST_CHOICES = 4096
 MOST_CHOICE_CHARACTERS = 4096
+AS_MANY_AS_FIT = 2**31 - 1
+"""max_tokens=None: until the answer ends or the context is full."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StructuredOutput:
     """What an answer must be, from its first character to its last; exactly one of:
 
-    json_schema: JSON that is valid under this schema (a mapping, or its text). Objects whose `properties` are declared
-    have no others unless `additionalProperties` allows them.
+    json_schema: JSON that is valid under this schema (a mapping, its text, or a class of Pydantic's). Objects whose
+    `properties` are declared have no others unless `additionalProperties` allows them.
     json_object: any JSON object. regex: a text that matches as a whole, in Rust's syntax without look-around.
     choice: one of these texts. grammar: a text of a context-free grammar, in GBNF (llama.cpp) or Lark.
     Raises GenerationError naming the field; what only compiling shows, when the request is given to the engine.
@@ -66,9 +68,23 @@ class StructuredOutput:
             fits = text is None or _texts((text,), most)
             _require(fits, f"structured.{name}", f"a text of 1 to {most:,} characters", text)
 
+    @classmethod
+    def of(cls, value: Any) -> "StructuredOutput":
+        """From fields by name ({"regex": ...}; vLLM's {"json": ...} too), a JSON schema, or a class of Pydantic's."""
+        if isinstance(value, cls):
+            return value
+        names = cls.__dataclass_fields__.keys() | {"json"}
+        if isinstance(value, Mapping) and value and value.keys() <= names:
+            return cls(**{"json_schema" if name == "json" else name: field for name, field in value.items()})
+        if isinstance(value, Mapping | str) or hasattr(value, "model_json_schema"):
+            return cls(json_schema=value)
+        raise GenerationError(f"structured must be a StructuredOutput or a JSON schema, not {value!r:.200}")
 
-def _schema_text(schema: object) -> str:
+
+def _schema_text(schema: Any) -> str:
     """As JSON text, keys in their order (it is that of the answer's)."""
+    if hasattr(schema, "model_json_schema"):
+        schema = schema.model_json_schema()
     field, bounds = "structured.json_schema", f"up to {MOST_SCHEMA_CHARACTERS:,} characters"
     _require(not isinstance(schema, str) or len(schema) <= MOST_SCHEMA_CHARACTERS, field, bounds, schema)
     try:
@@ -102,28 +118,29 @@ def _depth(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingParams:
-    """How to continue one prompt. Names and meanings as in vLLM.
+    """How to continue one prompt. Names and meanings as in vLLM; None stands for a field's default.
 
     n: so many samples, sharing the prompt. max_tokens, min_tokens: at most and at least so many tokens each; before
     the least, end and stop tokens are impossible. A structured output that is complete ends all the same.
+    max_tokens=None: as many as the context takes.
 
     Which token, in this order, all of it on the model's logits:
     logit_bias: added, by token id. repetition_penalty: logits of tokens in the prompt or the answer are divided by it
     (multiplied where negative). frequency_penalty, presence_penalty: subtracted for each time a token is in the answer,
     and once if it is. logits_processors: see LogitsProcessor. Then what is impossible: tokens not in
     allowed_token_ids; the token that would complete one of bad_words; what `structured` does not allow.
-    temperature: 0 takes the likeliest token (greedy). top_k: among the k likeliest; 0: all. top_p: among the likeliest
-    whose probabilities reach p. min_p: among those with at least min_p times the likeliest one's probability.
+    temperature: 0 takes the likeliest token (greedy). top_k: among the k likeliest; 0 or -1: all. top_p: among the
+    likeliest whose probabilities reach p. min_p: among those with at least min_p times the likeliest one's probability.
     typical_p: among those whose surprise is nearest to the expected one, until their probabilities reach it. Applied in
     the order temperature, min_p, top_k, top_p, typical_p.
-    seed: the same seed gives the same text; None: another each time.
+    seed: the same seed gives the same text; None or -1: another each time.
 
     stop: texts that end the answer, not part of it unless include_stop_str_in_output; one alone or a list is taken
     too. stop_token_ids: tokens that end it, beside the model's own end tokens, which ignore_eos ignores.
     skip_special_tokens: leave special tokens out of the text.
     logprobs: log-probabilities of each token and of so many of the likeliest at its place, from the model's logits
     before everything above; prompt_logprobs: the same for the prompt's tokens. 0: of the token alone; None: none.
-    structured: what the whole answer must be.
+    structured: what the whole answer must be: a StructuredOutput, or what `StructuredOutput.of` takes.
     Raises GenerationError naming the field.
     """
 
@@ -153,8 +170,10 @@ class SamplingParams:
     prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
+        self._settle()
         for name in ("stop", "stop_token_ids", "bad_words", "logits_processors"):
             object.__setattr__(self, name, _as_tuple(getattr(self, name)))
+        object.__setattr__(self, "stop", tuple(text for text in self.stop if text != ""))
         if self.allowed_token_ids is not None:
             object.__setattr__(self, "allowed_token_ids", _as_tuple(self.allowed_token_ids))
         if isinstance(self.logit_bias, Mapping):
@@ -163,6 +182,18 @@ class SamplingParams:
         self._check_filters()
         self._check_logits()
         self._check_ends()
+
+    def _settle(self) -> None:
+        """None and what other servers take for "no limit" become the values that mean it here."""
+        for each in fields(self):
+            if getattr(self, each.name) is None and each.default is not None:
+                neutral = AS_MANY_AS_FIT if each.name == "max_tokens" else each.default
+                object.__setattr__(self, each.name, neutral)
+        for name, value in (("top_k", 0), ("seed", None)):
+            if _whole(getattr(self, name), -1, -1):
+                object.__setattr__(self, name, value)
+        if self.structured is not None:
+            object.__setattr__(self, "structured", StructuredOutput.of(self.structured))
 
     def _check_lengths(self) -> None:
         self._need("n", _whole(self.n, 1, MOST_SAMPLES), f"a whole number from 1 to {MOST_SAMPLES}")
@@ -201,8 +232,6 @@ class SamplingParams:
         self._need("bad_words", words, f"up to {MOST_BAD_WORDS} texts of 1 to {MOST_BAD_WORD_CHARACTERS} characters")
         hooks = len(self.logits_processors) <= MOST_PROCESSORS and all(map(callable, self.logits_processors))
         self._need("logits_processors", hooks, f"up to {MOST_PROCESSORS} functions of (token ids, logits)")
-        kinds = self.structured is None or isinstance(self.structured, StructuredOutput)
-        self._need("structured", kinds, "a StructuredOutput or None")
 
     def _check_ends(self) -> None:
         stops = len(self.stop) <= MOST_STOPS and _texts(self.stop, MOST_STOP_CHARACTERS)

@@ -37,6 +37,35 @@ def test_one_prompt_or_many_as_text_or_ids(engine: Engine) -> None:
     assert [len(engine.generate(prompts, params)) for prompts in ([[0, 1, 2]], ["abc"])] == [1, 1]  # type: ignore[arg-type]
 
 
+def test_no_prompts_give_no_answers(engine: Engine) -> None:
+    assert engine.generate([]) == []
+
+
+def test_each_prompt_may_have_params_of_its_own(engine: Engine) -> None:
+    each = [SamplingParams(max_tokens=count, temperature=0) for count in (2, 5)]
+    assert [len(answer.token_ids) for answer in engine.generate([[0], [1]], each)] == [2, 5]
+
+
+def test_other_names_of_settings(engine: Engine) -> None:
+    assert len(engine.generate([0], max_new_tokens=3).token_ids) == 3
+    assert len(engine.generate([0], n_predict=4, num_return_sequences=2).samples) == 2
+
+
+def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for() -> None:
+    with make_engine(max_model_len=32) as engine:
+        answer = engine.generate([1] * 32, max_tokens=1, temperature=0, prompt_logprobs=0)
+        assert len(answer.token_ids) == 1
+        assert answer.prompt_logprobs is not None
+        assert len(answer.prompt_logprobs) == 31
+        with pytest.raises(GenerationError, match="one of them generated: shorten the prompt, or raise max_model_len"):
+            engine.generate([1] * 32, max_tokens=2)
+
+
+def test_a_name_in_place_of_a_runner_is_explained() -> None:
+    with pytest.raises(ConfigError, match=r"write Engine\.from_pretrained\('smollm2'\)"):
+        Engine("smollm2")  # type: ignore[arg-type]
+
+
 def test_a_character_held_at_the_end_comes_out(engine: Engine) -> None:
     answer = expected([3], SamplingParams(), 40)
     count = answer.index(10) + 1
@@ -122,12 +151,16 @@ def test_the_context_is_a_limit() -> None:
     ("prompt", "settings", "message"),
     [
         ([[]], {}, "prompt is empty"),
-        ([], {}, "prompt is empty"),
         ("", {}, "prompt is empty"),
         ([1] * 96, {}, r"96 tokens, but this engine takes 96 in all \(max_model_len\)"),
         ([1, 11], {}, "token id 11 is outside the vocabulary of 11"),
         ([-1], {}, "token id -1"),
-        ([1], {"max_new_tokens": 4}, "unknown setting 'max_new_tokens'; known are max_tokens"),
+        ([1], {"max_token": 4}, r"unknown setting 'max_token'; did you mean max_tokens\?"),
+        ([1], {"xyzzy": 4}, r"unknown setting 'xyzzy'; known are max_tokens, .*priority"),
+        ([1], {"max_new_tokens": 4, "max_tokens": 5}, "two names of one setting: give one of them"),
+        ([1], {"params": 5}, "params must be SamplingParams, or its fields by name"),
+        ([[1], [2]], {"params": [SamplingParams()]}, "there are 2 prompts and 1 params"),
+        ([1] * 97, {"max_tokens": 1}, r"97 tokens, but this engine takes 96 in all \(max_model_len\): shorten"),
         ([1], {"params": SamplingParams(), "seed": 4}, "not both: seed"),
         ([[1.5]], {}, "a text or a list of token ids"),
         ([1], {"priority": "high"}, "priority must be a whole number, not 'high'"),

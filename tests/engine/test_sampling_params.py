@@ -8,15 +8,16 @@ import pytest
 
 from deepseek import sampling
 from deepseek.errors import GenerationError
-from deepseek.sampling import SamplingParams, StopScanner, StructuredOutput
+from deepseek.sampling import AS_MANY_AS_FIT, SamplingParams, StopScanner, StructuredOutput
+from deepseek.sampling_fields import sampling_params
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         *[("n", value) for value in (0, -1, 1.0, True, sampling.MOST_SAMPLES + 1, 10**30)],
-        *[("min_tokens", value) for value in (-1, 257, 1.0, None)],
-        *[("typical_p", value) for value in (0, -0.1, 1.1, math.nan, "1", None)],
+        *[("min_tokens", value) for value in (-1, 257, 1.0)],
+        *[("typical_p", value) for value in (0, -0.1, 1.1, math.nan, "1")],
         *[("repetition_penalty", value) for value in (0, -1, math.inf, math.nan, True, "1")],
         *[(name, value) for name in ("frequency_penalty", "presence_penalty") for value in (-2.1, 2.1, math.nan, "0")],
         *[("logit_bias", value) for value in ([1], {"1": 1}, {1: 101}, {1: math.nan}, {-1: 0}, {True: 1}, {2**31: 0})],
@@ -24,7 +25,7 @@ from deepseek.sampling import SamplingParams, StopScanner, StructuredOutput
         *[("allowed_token_ids", value) for value in ([], [-1], ["a"], [1.0])],
         *[("bad_words", value) for value in ("", [""], [3], ["a"] * 2000, ["a" * 1000])],
         *[("logits_processors", value) for value in ("f", [1], [print] * 17)],
-        *[("structured", value) for value in ({"json_object": True}, "json")],
+        *[("structured", value) for value in (5, {1, 2})],
         *[("stop", value) for value in (["a"] * 100, "a" * 5000, b"a")],
         *[("stop_token_ids", value) for value in ([-1], [2**31], list(range(2000)))],
         *[(name, value) for name in ("logprobs", "prompt_logprobs") for value in (-1, 101, True, 1.0, "5")],
@@ -117,3 +118,37 @@ def test_a_stop_string_can_stay() -> None:
     assert [scanner.push(piece) for piece in ("a E", "N", "D b")] == ["a ", "", "END"]
     assert scanner.found == "END"
     assert scanner.push("more") == scanner.flush() == ""
+
+
+class PydanticLike:
+    @staticmethod
+    def model_json_schema() -> dict[str, Any]:
+        return {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"json": {"type": "integer"}}, StructuredOutput(json_schema={"type": "integer"})),
+        ({"json_schema": PydanticLike}, StructuredOutput(json_schema={"type": "integer"})),
+        ({"regex": "a+"}, StructuredOutput(regex="a+")),
+        ({"type": "integer"}, StructuredOutput(json_schema={"type": "integer"})),
+        ('{"type": "integer"}', StructuredOutput(json_schema={"type": "integer"})),
+        (PydanticLike, StructuredOutput(json_schema={"type": "integer"})),
+    ],
+)
+def test_structured_output_is_taken_in_many_forms(given: Any, meant: StructuredOutput) -> None:
+    assert SamplingParams(structured=given).structured == meant
+    assert sampling_params(None, {"structured": given}).structured == meant
+
+
+def test_guided_fields_are_structured_output() -> None:
+    assert sampling_params(None, {"guided_choice": ["a", "b"]}).structured == StructuredOutput(choice=("a", "b"))
+    with pytest.raises(GenerationError, match="structured must be a StructuredOutput or a JSON schema"):
+        SamplingParams(structured=5)  # type: ignore[arg-type]
+
+
+def test_none_and_minus_one_mean_what_they_mean_elsewhere() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(SamplingParams.__dataclass_fields__)
+    assert SamplingParams(**nothing) == SamplingParams(max_tokens=AS_MANY_AS_FIT)
+    assert SamplingParams(top_k=-1, seed=-1, stop=["", "a"]) == SamplingParams(stop=("a",))

@@ -148,14 +148,13 @@ def test_the_context_is_a_limit(model: Model) -> None:
     ("prompt", "settings", "message"),
     [
         ([[]], {}, "prompt is empty"),
-        ([], {}, "prompt is empty"),
         ("", {"tokenizer": Letters()}, "prompt is empty"),
         ([1] * 96, {}, "96 tokens, but this model takes 96"),
         ([1, 67], {}, "token id 67 is outside the vocabulary of 67"),
         ([-1], {}, "token id -1"),
         ("12", {}, "needs tokenizer"),
         ([1], {"stop": "x"}, "stop strings need tokenizer"),
-        ([1], {"max_new_tokens": 4}, "unknown setting 'max_new_tokens'; known are max_tokens"),
+        ([1], {"max_token": 4}, r"unknown setting 'max_token'; did you mean max_tokens\?"),
         ([1], {"params": SamplingParams(), "seed": 4}, "not both: seed"),
     ],
 )

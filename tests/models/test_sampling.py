@@ -83,11 +83,11 @@ def test_greedy_takes_the_likeliest() -> None:
     [
         *[("max_tokens", value) for value in (0, -1, 1.5, True)],
         *[("temperature", value) for value in (-0.1, math.nan, math.inf, "1")],
-        *[("top_k", value) for value in (-1, 2.0)],
+        *[("top_k", value) for value in (-2, 2.0)],
         *[("top_p", value) for value in (0, 1.1, math.nan)],
         *[("min_p", value) for value in (-0.1, 1.5)],
-        *[("seed", value) for value in (-1, 2**63, 1.0)],
-        *[("stop", value) for value in ("", ["a", ""], [3])],
+        *[("seed", value) for value in (-2, 2**63, 1.0)],
+        *[("stop", value) for value in ([3], ["a", 3])],
         *[("stop_token_ids", value) for value in ("5", [1.0])],
     ],
 )

@@ -25,7 +25,9 @@ def batch(
     served_model_name: Annotated[
         list[str] | None, typer.Option(help="Name by which requests call the model, instead of its own.")
     ] = None,
-    quantize: Annotated[options.Quantize | None, typer.Option(help="Precision of weights.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(metavar="auto|int4|int8|bf16|f32", help="Precision of weights.")
+    ] = None,
     threads: options.Threads = None,
     max_num_seqs: Annotated[
         int | None, typer.Option("--max-num-seqs", "-np", help="Requests answered together.")
@@ -49,7 +51,7 @@ def batch(
 
     given = {
         "model": model, "served_model_name": tuple(served_model_name) if served_model_name else None,
-        "quantize": quantize.value if quantize else None, "threads": threads, "max_num_seqs": max_num_seqs,
+        "quantize": quantize, "threads": threads, "max_num_seqs": max_num_seqs,
         "max_model_len": max_model_len, "allow_unknown_keys": allow_unknown_keys or None, "access_log": "off",
     }  # fmt: skip
     settings = ServerConfig.of({name: value for name, value in given.items() if value is not None}, file=config)

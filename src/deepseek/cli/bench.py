@@ -1,14 +1,12 @@
 """`deepseek bench`: how fast a model runs here, alone or beside llama.cpp."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepseek.cli import options
-from deepseek.cli.console import err, out, progress_bars
-from deepseek.cli.options import KvCacheDtype
+from deepseek.cli.console import err, out, print_json, progress_bars
 from deepseek.errors import DeepseekError
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ def bench(
     windows: Annotated[int, typer.Option(min=1, help="Windows of 512 tokens of that text.")] = 100,
     threads: options.Threads = None,
     activation_bits: options.ActivationBits = 8,
-    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
+    kv_cache_dtype: options.CacheDtype = "auto",
     rounds: Annotated[int | None, typer.Option(min=1, help="Of every row; 5, or 3 with --quick.")] = None,
     revision: options.Revision = None,
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -66,7 +64,7 @@ def bench(
             rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
             settings={
                 "activation_bits": activation_bits,
-                "kv_cache_dtype": kv_cache_dtype.value,
+                "kv_cache_dtype": kv_cache_dtype,
                 "allow_unknown_keys": allow_unknown_keys,
             },
             windows=text_windows(text, path, most=windows) if text else (),
@@ -74,7 +72,7 @@ def bench(
         )
     if not as_json:
         _print(result)
-    print(json.dumps(record(result), ensure_ascii=False))
+    print_json(record(result), indent=None)
 
 
 def _check_opponent(against: str, known: str) -> None:

@@ -1,13 +1,10 @@
 """`deepseek chat`: one answer, or a conversation in the terminal."""
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from deepseek.cli import options
-from deepseek.cli.console import err, out
-from deepseek.cli.options import KvCacheDtype, Quantize
+from deepseek.cli.console import counted, err, out, print_pieces
 from deepseek.errors import DeepseekError
 from deepseek.sampling import SamplingParams
 
@@ -27,7 +24,7 @@ HELP = """\
 def chat(
     model: options.ModelName = None,
     prompt: options.Prompt = None,
-    system: Annotated[str | None, typer.Option(help="A system message, put first.")] = None,
+    system: options.System = None,
     max_tokens: options.MaxTokens = DEFAULTS.max_tokens,
     temperature: options.Temperature = DEFAULTS.temperature,
     top_k: options.TopK = DEFAULTS.top_k,
@@ -37,9 +34,9 @@ def chat(
     stop: options.Stop = None,
     revision: options.Revision = None,
     backend: options.Backend = "engine",
-    quantize: options.QuantizeWeights = Quantize.auto,
+    quantize: options.QuantizeWeights = "auto",
     threads: options.Threads = None,
-    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
+    kv_cache_dtype: options.CacheDtype = "auto",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -54,7 +51,7 @@ def chat(
 
         deepseek chat deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B --max-tokens 2000
     """
-    from deepseek.cli.session import Wanted, open_session, read_prompt
+    from deepseek.cli.session import Wanted, check_model_name, open_session, read_prompt
 
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -65,6 +62,7 @@ def chat(
         seed=seed,
         stop=tuple(stop or ()),
     )
+    check_model_name(model)
     question = read_prompt(prompt)
     session = open_session(
         Wanted(
@@ -73,9 +71,9 @@ def chat(
             revision=revision,
             dtype=dtype,
             device=device,
-            quantize=quantize.value,
+            quantize=quantize,
             threads=threads,
-            kv_cache_dtype=kv_cache_dtype.value,
+            kv_cache_dtype=kv_cache_dtype,
             allow_unknown_keys=allow_unknown_keys,
         )
     )
@@ -101,13 +99,19 @@ class Conversation:
     def ask(self, text: str) -> None:
         """Print the answer as it comes, then its figures. Ctrl-C keeps what was said; an error keeps nothing."""
         asked = [*self.messages, {"role": "user", "content": text}]
-        with suppress(KeyboardInterrupt):
-            for piece in self.session.stream(self.session.chat_ids(asked), self.params):
-                print(piece, end="", flush=True)
-        print()
+        ids = self.session.chat_ids(asked)
+        try:
+            print_pieces(self.session.stream(ids, self.params))
+        except KeyboardInterrupt:
+            self._keep(asked)
+            raise
+        self._keep(asked)
+
+    def _keep(self, asked: list[dict[str, str]]) -> None:
         answer = self.session.answer
         cut = " (stopped at --max-tokens)" if answer.finish_reason == "length" else ""
-        err.print(f"[dim]{len(answer.token_ids)} tokens, {answer.tokens_per_second:.1f} tokens/s{cut}[/]")
+        tokens = counted(len(answer.token_ids), "token")
+        err.print(f"[dim]{tokens}, {answer.tokens_per_second:.1f} tokens/s{cut}[/]")
         self.messages = [*asked, {"role": "assistant", "content": answer.text}]
 
 
@@ -136,6 +140,9 @@ def _read_line() -> str | None:
     except KeyboardInterrupt:
         print()
         return ""
+    except UnicodeDecodeError as error:
+        err.print(f"error: what was typed is not {error.encoding}: check the terminal's encoding", style="bold red")
+        return ""
     return line.strip()
 
 
@@ -153,5 +160,6 @@ def _obey(conversation: Conversation, line: str) -> bool:
     elif line.startswith("/"):
         print(f"unknown command {command}\n{HELP}")
     elif line:
-        conversation.ask(line)
+        with suppress(KeyboardInterrupt):
+            conversation.ask(line)
     return True

@@ -2,25 +2,47 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from deepseek.cli.streams import speaks_unicode
 from deepseek.progress import Report
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+class StandardConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """`cli.app` says what it means that the reader has left; Rich would exit with 1."""
+        raise
+
+
+out = StandardConsole(highlight=False)
+err = StandardConsole(stderr=True, highlight=False)
 
 SHOW_AFTER_SECONDS = 1.0  # work that ends sooner needs no bar
 LOG_EVERY_SECONDS = 15.0
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on stdout, in UTF-8, unstyled: for programs."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document on stdout, unstyled: for programs. In ASCII where the output takes no other characters."""
+    print(json.dumps(value, ensure_ascii=not speaks_unicode(), indent=indent))
+
+
+def print_pieces(pieces: Iterable[str]) -> None:
+    """An answer as it comes, then the end of its line, also where Ctrl-C stops it."""
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 token`, `2 tokens`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @contextmanager
@@ -83,8 +105,13 @@ def _logged(label: str, done: int, total: int | None, unit: str = "bytes") -> No
 def _amount(done: int, total: int | None, unit: str) -> str:
     """`12.0/92.9 MB`, `3/30 layers`."""
     if unit != "bytes":
-        return f"{done}/{total} {unit}" if total is not None else f"{done} {unit}"
+        return f"{done}/{counted_as(total, unit)}" if total is not None else counted_as(done, unit)
     return f"{done / 1e6:.1f}/{total / 1e6:.1f} MB" if total is not None else f"{done / 1e6:.1f} MB"
+
+
+def counted_as(number: int, units: str) -> str:
+    """`3 layers`, `1 layer`: units are in the plural."""
+    return f"{number} {units.removesuffix('s') if number == 1 else units}"
 
 
 def memory_text(size: float) -> str:

@@ -1,8 +1,9 @@
 """`deepseek generate`: continue a text."""
 
+from collections import deque
+
 from deepseek.cli import options
-from deepseek.cli.console import err, print_json
-from deepseek.cli.options import KvCacheDtype, Quantize
+from deepseek.cli.console import counted, err, print_json, print_pieces
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
 
@@ -21,9 +22,9 @@ def generate(
     stop: options.Stop = None,
     revision: options.Revision = None,
     backend: options.Backend = "engine",
-    quantize: options.QuantizeWeights = Quantize.auto,
+    quantize: options.QuantizeWeights = "auto",
     threads: options.Threads = None,
-    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
+    kv_cache_dtype: options.CacheDtype = "auto",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     allow_unknown_keys: options.AllowUnknownKeys = False,
@@ -37,7 +38,7 @@ def generate(
 
         cat story.txt | deepseek generate ./my-model --temperature 0.8 --seed 1
     """
-    from deepseek.cli.session import Wanted, open_session, read_prompt
+    from deepseek.cli.session import Wanted, check_model_name, open_session, read_prompt
 
     params = SamplingParams(
         max_tokens=max_tokens,
@@ -48,6 +49,7 @@ def generate(
         seed=seed,
         stop=tuple(stop or ()),
     )
+    check_model_name(model)
     text = read_prompt(prompt)
     if text is None:
         raise GenerationError("there is no prompt; give one with --prompt or on standard input")
@@ -58,15 +60,17 @@ def generate(
             revision=revision,
             dtype=dtype,
             device=device,
-            quantize=quantize.value,
+            quantize=quantize,
             threads=threads,
-            kv_cache_dtype=kv_cache_dtype.value,
+            kv_cache_dtype=kv_cache_dtype,
             allow_unknown_keys=allow_unknown_keys,
         )
     )
-    for piece in session.stream(session.tokenizer.encode(text), params):
-        if not as_json:
-            print(piece, end="", flush=True)
+    pieces = session.stream(session.tokenizer.encode(text), params)
+    if as_json:
+        deque(pieces, maxlen=0)
+    else:
+        print_pieces(pieces)
     answer = session.answer
     if as_json:
         print_json(
@@ -80,5 +84,4 @@ def generate(
             }
         )
     else:
-        print()
-        err.print(f"[dim]{len(answer.token_ids)} tokens, {answer.tokens_per_second:.1f} tokens/s[/]")
+        err.print(f"[dim]{counted(len(answer.token_ids), 'token')}, {answer.tokens_per_second:.1f} tokens/s[/]")

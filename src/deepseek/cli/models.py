@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from deepseek.cli.console import out, print_json
+from deepseek.cli.console import StandardConsole, out, print_json
 
 if TYPE_CHECKING:
     from deepseek.hub.catalog import Entry
@@ -88,7 +87,7 @@ def _facts(entry: "Entry") -> dict[str, Any]:
 
 def _print_table(chosen: list["Entry"]) -> None:
     # into a file or a pipe the whole table goes, whatever the terminal's width
-    board = out if out.is_terminal else Console(width=max(out.width, WIDE), highlight=False)
+    board = out if out.is_terminal else StandardConsole(width=max(out.width, WIDE), highlight=False)
     wide = board.width >= WIDE
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     for title, right in _columns(wide):

@@ -1,7 +1,6 @@
 """`deepseek pack`: the packed store of a model, made before it is needed or for another place."""
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,21 +18,9 @@ if TYPE_CHECKING:
     from deepseek.progress import Report
 
 
-class Quantize(StrEnum):
-    """What --quantize takes."""
-
-    auto = "auto"
-    int4 = "int4"
-    int8 = "int8"
-    bf16 = "bf16"
-    f32 = "f32"
-
-
 def pack(
     model: Annotated[str, typer.Argument(help=NAME_HELP)] = DEFAULT_MODEL,
-    quantize: Annotated[
-        Quantize, typer.Option(help="auto keeps 4- and 8-bit types; floats become int8, in large models int4.")
-    ] = Quantize.auto,
+    quantize: options.QuantizeWeights = "auto",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file of your own instead of one in the cache.")
     ] = None,
@@ -55,14 +42,16 @@ def pack(
 
         deepseek pack my-model/ --quantize int8 --output my-model.packed
     """
+    from deepseek.checkpoint.packed.choose import quantize_named
     from deepseek.hub import resolve
 
+    precision = quantize_named(quantize)
     with progress_bars() as report:
         path = resolve(model, revision=revision, report=report).path
         if output is None:
-            store = _into_cache(path, quantize.value, force, allow_unknown_keys, report)
+            store = _into_cache(path, precision, force, allow_unknown_keys, report)
         else:
-            store = _into_file(path, output.expanduser(), quantize.value, force, allow_unknown_keys, report)
+            store = _into_file(path, output.expanduser(), precision, force, allow_unknown_keys, report)
     if as_json:
         print_json(facts(store))
     else:

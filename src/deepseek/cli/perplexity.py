@@ -7,7 +7,6 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import out, print_json, progress_bars
-from deepseek.cli.options import KvCacheDtype
 
 
 def perplexity(
@@ -17,7 +16,7 @@ def perplexity(
     windows: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows.")] = None,
     threads: options.Threads = None,
     activation_bits: options.ActivationBits = None,
-    kv_cache_dtype: options.CacheDtype = KvCacheDtype.auto,
+    kv_cache_dtype: options.CacheDtype = "auto",
     revision: options.Revision = None,
     allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,
@@ -45,7 +44,7 @@ def perplexity(
             threads=threads,
             settings={
                 "activation_bits": activation_bits,
-                "kv_cache_dtype": kv_cache_dtype.value,
+                "kv_cache_dtype": kv_cache_dtype,
                 "allow_unknown_keys": allow_unknown_keys,
             },
             report=report,

@@ -5,18 +5,16 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deepseek.cli.console import progress_bars
+from deepseek.cli.streams import read_stdin
 from deepseek.errors import DeepseekError, GenerationError
 
 if TYPE_CHECKING:
-    from deepseek.checkpoint.packed.choose import Quantize
-    from deepseek.engine.engine_config import CacheDtype
+    from deepseek.engine.prompts import TextTokenizer
     from deepseek.progress import Report
     from deepseek.sampling import SamplingParams
-    from deepseek.tokenizer.tokenizer import Tokenizer
 
 
 class Event(Protocol):
@@ -42,9 +40,9 @@ class Wanted:
     revision: str | None
     dtype: str
     device: str
-    quantize: "Quantize"
+    quantize: str
     threads: int | None
-    kv_cache_dtype: "CacheDtype"
+    kv_cache_dtype: str
     allow_unknown_keys: bool
 
     def __post_init__(self) -> None:
@@ -83,15 +81,15 @@ class Answer:
 class Session:
     """`stream` yields text as it comes and fills `answer`. answers: tokens of one prompt as they come."""
 
-    def __init__(self, answers: Answers, tokenizer: "Tokenizer") -> None:
+    def __init__(self, answers: Answers, tokenizer: "TextTokenizer") -> None:
         self.tokenizer = tokenizer
         self.answer = Answer(prompt_tokens=0)
         self._answers = answers
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        if self.tokenizer.chat_template is None:
-            raise GenerationError("this model has no chat template; use `deepseek generate` to continue plain text")
-        return self.tokenizer.encode_chat(messages)
+        from deepseek.engine.prompts import chat_ids
+
+        return chat_ids(messages, self.tokenizer)
 
     def stream(self, ids: list[int], params: "SamplingParams") -> Iterator[str]:
         self.answer = answer = Answer(prompt_tokens=len(ids))
@@ -109,52 +107,63 @@ class Session:
 
 def open_session(wanted: Wanted) -> Session:
     """Fetch what is missing and load it, with progress. Raises DeepseekError."""
-    from deepseek.hub import DEFAULT_MODEL, resolve
-    from deepseek.tokenizer import AutoTokenizer
-
     if wanted.backend == "torch":
         require_torch()
     with progress_bars() as report:
-        path = resolve(wanted.model or DEFAULT_MODEL, revision=wanted.revision, report=report).path
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        load = _engine_answers if wanted.backend == "engine" else _torch_answers
-        return Session(load(path, wanted, tokenizer, report), tokenizer)
+        return _engine_session(wanted, report) if wanted.backend == "engine" else _torch_session(wanted, report)
 
 
-def _engine_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: "Report") -> Answers:
+def _engine_session(wanted: Wanted, report: "Report") -> Session:
     from deepseek.engine.engine import Engine
-    from deepseek.engine.engine_config import EngineConfig
-    from deepseek.engine.loading import load_runner
+    from deepseek.hub import DEFAULT_MODEL
 
-    config = EngineConfig(
-        allow_unknown_keys=wanted.allow_unknown_keys, quantize=wanted.quantize, threads=wanted.threads,
-        kv_cache_dtype=wanted.kv_cache_dtype, max_num_seqs=1,
-    )  # fmt: skip
-    runner = load_runner(path, config, report)
-    engine = Engine(runner, tokenizer, config)
-    return lambda ids, params: engine.stream(ids, params)
+    engine = Engine.from_pretrained(
+        wanted.model or DEFAULT_MODEL,
+        revision=wanted.revision,
+        allow_unknown_keys=wanted.allow_unknown_keys,
+        report=report,
+        quantize=wanted.quantize,
+        threads=wanted.threads,
+        kv_cache_dtype=wanted.kv_cache_dtype,
+        max_num_seqs=1,
+    )
+    assert engine.tokenizer is not None, "from_pretrained loads it"
+    return Session(engine.stream, engine.tokenizer)
 
 
-def _torch_answers(path: Path, wanted: Wanted, tokenizer: "Tokenizer", report: "Report") -> Answers:
+def _torch_session(wanted: Wanted, report: "Report") -> Session:
+    from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.models.auto import AutoModel
+    from deepseek.tokenizer import AutoTokenizer
 
+    path = resolve(wanted.model or DEFAULT_MODEL, revision=wanted.revision, report=report).path
+    tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModel.from_pretrained(
         path, dtype=wanted.dtype, device=wanted.device, allow_unknown_keys=wanted.allow_unknown_keys, report=report
     )
-    return lambda ids, params: model.stream(ids, params=params, tokenizer=tokenizer)
+    return Session(lambda ids, params: model.stream(ids, params=params, tokenizer=tokenizer), tokenizer)
+
+
+def check_model_name(model: str | None) -> None:
+    """Raises GenerationError for a text that is rather a prompt than a model."""
+    if model is not None and len(model.split()) > 1 and not os.path.exists(os.path.expanduser(model)):
+        raise GenerationError(f"{model!r:.100} is not a model: is that the prompt? give it with --prompt")
 
 
 def read_prompt(prompt: str | None) -> str | None:
-    """The text of --prompt, standard input for `-` or when it is no terminal, otherwise None. Raises for nothing."""
-    if prompt == "-" or (prompt is None and not sys.stdin.isatty()):
-        prompt = sys.stdin.read()
+    """The text of --prompt, standard input for `-` or when it is no terminal, otherwise None.
+
+    Raises GenerationError.
+    """
+    if prompt == "-" or (prompt is None and (sys.stdin is None or not sys.stdin.isatty())):
+        prompt = read_stdin()
     if prompt is not None and not prompt.strip():
         raise GenerationError("the prompt is empty; give one with --prompt or on standard input")
     return prompt
 
 
 def require_torch() -> None:
-    """To be called before PyTorch is imported. Raises DeepseekError with the mend where it is not installed."""
+    """To be called before PyTorch is imported. Raises DeepseekError, which says how to install it."""
     from importlib.util import find_spec
 
     if find_spec("torch") is None:

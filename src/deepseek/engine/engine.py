@@ -3,11 +3,12 @@
 import asyncio
 import gc
 import itertools
+import os
 import sys
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from deepseek.engine.sequence import Mailbox
     from deepseek.sampling import SamplingParams
 
+    Params = SamplingParams | Sequence[SamplingParams]
     SamplerMaker = Callable[["SamplingParams", int, Sequence[int], Sequence[int], int], TokenSampler]
 
 _SWITCH_SECONDS = 0.0005  # so long the engine's thread waits after each step for one that computes in Python
@@ -52,12 +54,16 @@ class Engine:
     def __init__(
         self,
         runner: Runner,
-        tokenizer: TextTokenizer | None,
+        tokenizer: TextTokenizer | None = None,
         config: EngineConfig | None = None,
         *,
         make_sampler: "SamplerMaker | None" = None,
     ) -> None:
-        """`make_sampler(params, vocab_size, prompt_ids, eos_ids, index)`; None: `deepseek.engine.sampler.Samplers`."""
+        """For what runs a model otherwise; `from_pretrained` loads one.
+
+        `make_sampler(params, vocab_size, prompt_ids, eos_ids, index)`; None: `deepseek.engine.sampler.Samplers`."""
+        if isinstance(runner, str | os.PathLike):
+            raise ConfigError(f"Engine() loads no model: write Engine.from_pretrained({os.fspath(runner)!r})")
         self.config = config or EngineConfig()
         self.model_config = runner.config
         self.tokenizer = tokenizer
@@ -74,7 +80,7 @@ class Engine:
     @classmethod
     def from_pretrained(
         cls,
-        name: str,
+        name: str | os.PathLike[str],
         *,
         revision: str | None = None,
         report: Report = silent,
@@ -96,27 +102,58 @@ class Engine:
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
         return engine
 
+    @overload
+    def generate(self, prompts: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> Generation: ...
+    @overload
     def generate(
-        self, prompts: Prompts, params: "SamplingParams | None" = None, **fields: Any
+        self, prompts: Sequence[Prompt], params: "Params | None" = None, **fields: Any
+    ) -> list[Generation]: ...
+    def generate(
+        self, prompts: Prompts, params: "Params | None" = None, **fields: Any
     ) -> Generation | list[Generation]:
         """Continue one prompt (a text or ids) or a list of them; lists give lists.
 
-        params, or fields of SamplingParams by name (`max_tokens=64, temperature=0`); fields of RequestOptions by name
-        (`priority=1`). Prompts beyond the queue's length are given in as others end. Raises GenerationError for a
-        prompt that is empty or too long and for contradictory settings.
+        params, one or one for each prompt, or fields of SamplingParams by name (`max_tokens=64, temperature=0`); fields
+        of RequestOptions by name (`priority=1`). Prompts beyond the queue's length are given in as others end. Raises
+        GenerationError for a prompt that is empty or too long and for contradictory settings.
         """
-        settled, options = given.settle(params, fields)
         many = given.is_many(prompts)
-        mailbox = ThreadMailbox()
         batch: list[Any] = list(prompts) if many else [prompts]
-        requests = [self._request(prompt, settled, options, mailbox, index) for index, prompt in enumerate(batch)]
+        each, options = given.settle(params, fields, len(batch))
+        mailbox = ThreadMailbox()
+        requests = [
+            self._request(prompt, own, options, mailbox, index)
+            for index, (prompt, own) in enumerate(zip(batch, each, strict=True))
+        ]
         results = self._run_all(requests, mailbox)
         return results if many else results[0]
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]] | str,
+        params: "SamplingParams | None" = None,
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **fields: Any,
+    ) -> Generation:
+        """The answer to a conversation: messages as in OpenAI's API, or what a user says as a text.
+
+        The model's chat template makes the prompt; tools are described in it. params and fields as for `generate`.
+        """
+        return self.generate(self.chat_prompt(messages, tools=tools), params, **fields)
+
+    def chat_prompt(
+        self, messages: Sequence[Mapping[str, Any]] | str, *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """A conversation as token ids, for `generate` and `stream`. Raises GenerationError without a chat template."""
+        if self.tokenizer is None:
+            raise GenerationError("a chat needs an engine with a tokenizer")
+        return given.chat_ids(messages, self.tokenizer, tools)
 
     def stream(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> TokenStream:
         """The tokens of one prompt as they come; checks its arguments at once. Close the stream to stop early."""
         mailbox = ThreadMailbox()
-        request = self._request(prompt, *given.settle(params, fields), mailbox)
+        request = self._single(prompt, params, fields, mailbox)
         self._core.submit(request)
         return TokenStream(request, mailbox, self._core.abort)
 
@@ -126,7 +163,7 @@ class Engine:
 
     def prepare(self, prompt: Prompt, params: "SamplingParams | None" = None, **fields: Any) -> Request:
         """For `start`: everything that may take long, such as encoding text and compiling grammars; in any thread."""
-        return self._request(prompt, *given.settle(params, fields), None)
+        return self._single(prompt, params, fields, None)
 
     def start(self, request: Request) -> AsyncTokenStream:
         """The tokens of a request from `prepare` for `async for`, called in a running event loop. Takes no time."""
@@ -152,7 +189,7 @@ class Engine:
         RequestOptions by name. Raises GenerationError as `generate` does.
         """
         check_pooling(pooling)
-        params, options = given.settle(None, {"max_tokens": 1, **fields})
+        (params,), options = given.settle(None, {"max_tokens": 1, **fields})
         mailbox = ThreadMailbox()
         many = given.is_many(prompts)
         requests = []
@@ -163,7 +200,9 @@ class Engine:
         if aborted:
             raise GenerationError(f"{aborted} of {len(requests)} prompts were aborted")
         vectors = [request.pooling.vector(normalize=normalize) for request in requests if request.pooling]
-        return np.stack(vectors) if many else vectors[0]
+        if not many:
+            return vectors[0]
+        return np.stack(vectors) if vectors else np.empty((0, self.model_config.hidden_size), np.float32)
 
     def abort(self, request_id: str) -> None:
         """End a request within a step; its samples end with finish_reason "abort". Unknown ids have ended already."""
@@ -193,24 +232,32 @@ class Engine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    def _single(
+        self, prompt: Prompt, params: "SamplingParams | None", fields: dict[str, Any], mailbox: "Mailbox | None"
+    ) -> Request:
+        (settled,), options = given.settle(params, fields)
+        return self._request(prompt, settled, options, mailbox)
+
     def _request(
         self, prompt: Any, params: "SamplingParams", options: RequestOptions, mailbox: "Mailbox | None", index: int = 0
     ) -> Request:
         ids = given.prompt_ids(prompt, self.tokenizer)
-        given.check_prompt(ids, self.model_config.vocab_size, self.max_model_len)
+        scores = params.max_tokens == 1  # the one token is predicted from the whole context, and never read
+        limit, vocab_size = self.max_model_len, self.model_config.vocab_size
+        given.check_prompt(ids, vocab_size, limit, scores=scores, fix=self._longer_prompts)
         if params.stop and self.tokenizer is None:
             raise GenerationError("stop strings need an engine with a tokenizer; without one use stop_token_ids")
         if options.record_routing and self._routing is None:
             raise GenerationError("this model has no experts: record_routing must be False")
         eos_ids = () if params.ignore_eos else self.model_config.eos_token_ids
         # The request must not hold the engine: an engine that nobody holds any more closes itself.
-        vocab_size, make_sampler, tokenizer = self.model_config.vocab_size, self._make_sampler, self.tokenizer
+        make_sampler, tokenizer = self._make_sampler, self.tokenizer
         return Request(
             id=self._id(options, index),
             prompt_ids=ids,
             params=params,
             make_sampler=lambda sample: make_sampler(params, vocab_size, ids, eos_ids, sample),
-            limit=min(len(ids) + params.max_tokens, self.max_model_len),
+            limit=len(ids) + 1 if scores else min(len(ids) + params.max_tokens, limit),
             priority=options.priority,
             ends=frozenset((*params.stop_token_ids, *eos_ids)),
             prefix_root=root_key(options.cache_salt),
@@ -219,6 +266,15 @@ class Engine:
             mailbox=mailbox,
             routing_layers=self._routing.layers if options.record_routing and self._routing else None,
         )
+
+    @property
+    def _longer_prompts(self) -> str:
+        """How to fix a prompt that is too long."""
+        model = self.model_config.max_position_embeddings
+        if self.max_model_len >= model:
+            return "shorten the prompt, the model takes no more"
+        wanted = self.config.max_model_len
+        return f"shorten the prompt, or raise {'kv_cache_bytes' if wanted is None else 'max_model_len'}"
 
     def _id(self, options: RequestOptions, index: int) -> str:
         if options.request_id is None:

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
-from deepseek.checkpoint.packed.choose import Quantize
+from deepseek.checkpoint.packed.choose import Quantize, quantize_named
 from deepseek.errors import ConfigError
+from deepseek.number_types import spelled_as
 
 Speculation = Literal["auto", "always", "off"]
 SpeculativeMethod = Literal["auto", "mtp", "ngram"]
 CacheDtype = Literal["auto", "f16", "int8"]
+_CACHE_DTYPE_NAMES: Mapping[str, CacheDtype] = {"float16": "f16", "int8": "int8"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +19,8 @@ class EngineConfig:
     """How an engine runs. Raises ConfigError naming the field.
 
     allow_unknown_keys: load a model although its files ask for what this version does not compute.
-    quantize: precision of the packed weights ("auto", "int4", "int8", "bf16", "f32"). threads: None: one a core.
+    quantize: precision of the packed weights ("auto", "int4", "int8", "bf16", "f32"; other spellings such as "q4_0" or
+    "bfloat16" are taken). threads: None: one for each processor; more than there are processors are not started.
     activation_bits: 8 is faster, 16 more exact; None: 16 for packed weights below half a gigabyte, else 8.
     max_model_len: tokens of prompt and answer together; None: as many as the model takes and the cache holds. Prompts
     that leave no room for an answer are refused; an answer that reaches the limit ends with "length".
@@ -54,6 +57,8 @@ class EngineConfig:
     record_routing: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "quantize", quantize_named(self.quantize))
+        object.__setattr__(self, "kv_cache_dtype", spelled_as(self.kv_cache_dtype, _CACHE_DTYPE_NAMES))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int") or (field.type in (int | None, "int | None") and value is not None):

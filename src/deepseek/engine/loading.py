@@ -1,5 +1,6 @@
 """From files to a runner: the packed store, and how much memory and how many threads it gets."""
 
+import logging
 from pathlib import Path
 
 from deepseek.checkpoint.packed import ensure_packed
@@ -12,6 +13,8 @@ from deepseek.kernels.attention import TILE_ROWS
 from deepseek.kernels.attention_store import BLOCK, MAX_WIDTH
 from deepseek.kernels.team import default_threads
 from deepseek.progress import Report, silent
+
+_log = logging.getLogger("deepseek.engine")
 
 SMALL_MODEL_BYTES = 500_000_000
 """Below it, four bits leave so little that 8-bit activations change answers: 16 bits are the default."""
@@ -39,7 +42,7 @@ def load_runner(path: str | Path, config: EngineConfig, report: Report = silent)
     bits = config.activation_bits or (16 if store.data.nbytes < SMALL_MODEL_BYTES else 8)
     return CpuRunner(
         store,
-        threads=config.threads or default_threads(),
+        threads=_threads(config.threads),
         kv_cache_bytes=kv_bytes,
         max_model_len=length,
         max_tokens_per_step=config.max_num_batched_tokens,
@@ -49,6 +52,17 @@ def load_runner(path: str | Path, config: EngineConfig, report: Report = silent)
         cache_code_bytes=config.cache_code_bytes,
         report=report,
     )
+
+
+def _threads(wanted: int | None) -> int:
+    """As asked, but no more than there are processors: threads beyond wait for each other at every barrier."""
+    processors = default_threads()
+    if wanted is None or wanted <= processors:
+        return wanted or processors
+    _log.warning(
+        "threads is %d, but this process may use %d processors: %d threads run", wanted, processors, processors
+    )
+    return processors
 
 
 def _check_heads(model: ModelConfig) -> None:

@@ -1,6 +1,6 @@
 """From what callers give to checked prompts and parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any, Protocol
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from deepseek.engine.answer_text import TextDecoder
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
+from deepseek.sampling_fields import params_for_each
 
 Prompt = str | Sequence[int]
 Prompts = Prompt | Sequence[Prompt]
@@ -16,7 +17,12 @@ Prompts = Prompt | Sequence[Prompt]
 class TextTokenizer(Protocol):
     """What the engine needs of `deepseek.tokenizer.Tokenizer`."""
 
+    @property
+    def chat_template(self) -> str | None: ...
     def encode(self, text: str) -> list[int]: ...
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]: ...
     def stream(self, *, skip_special_tokens: bool = False) -> TextDecoder: ...
 
 
@@ -47,8 +53,10 @@ class RequestOptions:
 
 
 def is_many(prompts: Prompts) -> bool:
-    """Whether this is a list of prompts and not one."""
-    return not isinstance(prompts, str) and not all(_is_token(token) for token in prompts)
+    """Whether this is a list of prompts and not one. An empty list has no prompts."""
+    if isinstance(prompts, str):
+        return False
+    return len(prompts) == 0 or not all(_is_token(token) for token in prompts)
 
 
 def prompt_ids(prompt: Any, tokenizer: TextTokenizer | None) -> list[int]:
@@ -61,14 +69,27 @@ def prompt_ids(prompt: Any, tokenizer: TextTokenizer | None) -> list[int]:
     return [index(token) for token in prompt]
 
 
-def check_prompt(ids: list[int], vocab_size: int, max_model_len: int) -> None:
-    """Raises GenerationError for a prompt that is empty, too long or no prompt of this model."""
+def chat_ids(messages: Any, tokenizer: TextTokenizer, tools: Any = None) -> list[int]:
+    """The ids of a conversation, or of what one user says. Raises GenerationError."""
+    if tokenizer.chat_template is None:
+        raise GenerationError(
+            "this model has no chat template, so it takes plain text only: use generate (`deepseek generate`)"
+        )
+    said = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
+    return tokenizer.encode_chat(said, tools=tools)
+
+
+def check_prompt(ids: list[int], vocab_size: int, limit: int, *, scores: bool, fix: str) -> None:
+    """limit: max_model_len. scores: a prompt that fills it leaves room enough. fix: what to do about a longer one.
+
+    Raises GenerationError for a prompt that is empty, too long or no prompt of this model.
+    """
     if not ids:
         raise GenerationError("the prompt is empty: it must have at least one token")
-    if len(ids) >= max_model_len:
+    if len(ids) > limit - (not scores):
+        generated = "" if scores else ", one of them generated"
         raise GenerationError(
-            f"the prompt has {len(ids)} tokens, but this engine takes {max_model_len} in all (max_model_len), one of "
-            "them generated: shorten the prompt or raise max_model_len"
+            f"the prompt has {len(ids)} tokens, but this engine takes {limit} in all (max_model_len){generated}: {fix}"
         )
     wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
     if wrong is not None:
@@ -77,16 +98,12 @@ def check_prompt(ids: list[int], vocab_size: int, max_model_len: int) -> None:
         )
 
 
-def settle(params: SamplingParams | None, fields: dict[str, Any]) -> tuple[SamplingParams, RequestOptions]:
-    """Parameters given as one object or by name, and the options among the names."""
-    options = RequestOptions(**{name: fields.pop(name) for name in RequestOptions.__dataclass_fields__.keys() & fields})
-    if params is not None and fields:
-        raise GenerationError(f"give params or single fields, not both: {', '.join(sorted(fields))}")
-    unknown = sorted(fields.keys() - SamplingParams.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join([*SamplingParams.__dataclass_fields__, *RequestOptions.__dataclass_fields__])
-        raise GenerationError(f"unknown setting {unknown[0]!r}; known are {known}")
-    return params or SamplingParams(**fields), options
+def settle(params: Any, fields: dict[str, Any], count: int = 1) -> tuple[list[SamplingParams], RequestOptions]:
+    """Parameters for each of `count` prompts, given as objects or by name, and the options among the names."""
+    names = RequestOptions.__dataclass_fields__.keys()
+    options = RequestOptions(**{name: fields[name] for name in names & fields})
+    rest = {name: value for name, value in fields.items() if name not in names}
+    return params_for_each(params, rest, count, also=names), options
 
 
 def _is_token(value: object) -> bool:

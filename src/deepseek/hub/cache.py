@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,11 +32,38 @@ class StorageError(HubError):
 
 
 def cache_folder() -> Path:
-    """`DEEPSEEK_CACHE`, else `deepseek` in `XDG_CACHE_HOME` or ~/.cache. It need not exist yet."""
+    """`DEEPSEEK_CACHE`, else `deepseek` in `XDG_CACHE_HOME` or ~/.cache. It need not exist yet.
+
+    Where the user has no home (a container's bare uid): a private folder below TMPDIR. Raises StorageError.
+    """
     if own := os.environ.get("DEEPSEEK_CACHE"):
-        return Path(own).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "deepseek"
+        return _expanded(own)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return _expanded(base) / "deepseek"
+    try:
+        return Path("~/.cache").expanduser().absolute() / "deepseek"
+    except RuntimeError:
+        return temporary_folder("deepseek-cache")
+
+
+def temporary_folder(name: str) -> Path:
+    """A folder below TMPDIR that is this user's alone: others may write beside it. Raises StorageError."""
+    folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    with storage_faults(folder):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (
+        hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o077)
+    ):
+        raise StorageError(f"{folder} is open to other users: set DEEPSEEK_CACHE to a folder that is yours alone")
+    return folder
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise StorageError(f"{path}: there is no home folder here: set DEEPSEEK_CACHE to an absolute path") from None
 
 
 def offline_wanted() -> bool:

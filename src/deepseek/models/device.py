@@ -5,8 +5,11 @@ import resource
 import torch
 
 from deepseek.errors import ConfigError
+from deepseek.number_types import spelled_as
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES: dict[str, str | torch.dtype] = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
+}  # fmt: skip
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -29,12 +32,12 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """auto: see `fast_dtype`.
 
     bfloat16 takes half the memory and reads prompts faster (benchmarks/reference.py measures both sides in it).
-    Raises ConfigError for another name or type.
+    Raises ConfigError for another name or type; see `number_types` for how names may be spelled.
     """
     if dtype == "auto":
         return fast_dtype(device)
-    chosen = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if chosen is None or chosen not in _DTYPES.values():
+    chosen = spelled_as(dtype, _DTYPES)
+    if not isinstance(chosen, torch.dtype) or chosen not in _DTYPES.values():
         raise ConfigError(f"dtype must be auto, {', '.join(_DTYPES)} or such a torch type, not {dtype!r}")
     return chosen
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from deepseek.errors import GenerationError
 from deepseek.models.sampler import Sampler
 from deepseek.sampling import SamplingParams, StopScanner
+from deepseek.sampling_fields import sampling_params
 
 if TYPE_CHECKING:
     from deepseek.models.decoder import Model
@@ -68,7 +69,7 @@ def generate(
     texts = ["" for _ in range(count)]
     reasons: list[FinishReason] = ["length" for _ in range(count)]
     batch = _encode(model, prompts, tokenizer)
-    for event in _run(model, batch, _settled(params, fields), tokenizer):
+    for event in _run(model, batch, sampling_params(params, fields), tokenizer):
         ids[event.index].append(event.token_id)
         texts[event.index] += event.text
         reasons[event.index] = event.finish_reason or reasons[event.index]
@@ -93,23 +94,15 @@ def stream(
     **fields: Any,
 ) -> Iterator[TokenEvent]:
     """The same as they come; checks its arguments at once. Close the iterator to stop early."""
-    return _run(model, _encode(model, prompts, tokenizer), _settled(params, fields), tokenizer)
-
-
-def _settled(params: SamplingParams | None, fields: dict[str, Any]) -> SamplingParams:
-    if params is not None and fields:
-        raise GenerationError(f"give params or single fields, not both: {', '.join(sorted(fields))}")
-    unknown = sorted(fields.keys() - SamplingParams.__dataclass_fields__.keys())
-    if unknown:
-        known = ", ".join(SamplingParams.__dataclass_fields__)
-        raise GenerationError(f"unknown setting {unknown[0]!r}; known are {known}")
-    return params or SamplingParams(**fields)
+    return _run(model, _encode(model, prompts, tokenizer), sampling_params(params, fields), tokenizer)
 
 
 def _many(prompts: Prompts) -> bool:
     if isinstance(prompts, Tensor):
         return prompts.dim() > 1
-    return not isinstance(prompts, str) and not all(isinstance(token, int) for token in prompts)
+    if isinstance(prompts, str):
+        return False
+    return len(prompts) == 0 or not all(isinstance(token, int) for token in prompts)
 
 
 def _encode(model: "Model", prompts: Prompts, tokenizer: "Tokenizer | None") -> list[list[int]]:

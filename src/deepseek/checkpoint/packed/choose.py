@@ -1,16 +1,19 @@
 """In which packing a weight is stored, from the type of its source and the choice of the user (docs/decisions/009)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from deepseek.checkpoint.packed.slots import Slot
 from deepseek.config import ModelConfig
+from deepseek.errors import ConfigError
 from deepseek.families.sizes import model_size
+from deepseek.number_types import number_type, spelled_as
 from deepseek.packing import Packing
 
 Quantize = Literal["auto", "int4", "int8", "bf16", "f32"]
 RowsType = Literal["f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"]
 
+_QUANTIZE_NAMES: Mapping[str, Quantize] = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
 INT8_BELOW = 4_000_000_000  # parameters of a model whose float weights `auto` keeps in int8
 
 INT4 = Packing("int4", 32)
@@ -40,6 +43,15 @@ _SAME_ROWS: Mapping[str, RowsType] = {
     "Q8_0": "q8_0",
     "Q5_0": "q8_0",
 }
+
+
+def quantize_named(name: Any) -> Quantize:
+    """A precision in any spelling of `number_types`. Raises ConfigError."""
+    chosen: Quantize = spelled_as(name, _QUANTIZE_NAMES)
+    if chosen in get_args(Quantize):
+        return chosen
+    hint = "; the engine does not keep weights in fp16" if number_type(name) == "float16" else ""
+    raise ConfigError(f"quantize must be one of {', '.join(get_args(Quantize))}, not {name!r:.60}{hint}")
 
 
 def packing_of(slot: Slot, dtype: str, quantize: Quantize, default: Packing) -> Packing:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepseek.errors import ConfigError
+from deepseek.hub.cache import temporary_folder
 from deepseek.server.access.keys import Keyring
 from deepseek.server.batches.database import NAME, Database, FolderInUse
 from deepseek.server.batches.files import Files
@@ -29,7 +30,12 @@ _log = logging.getLogger("deepseek.server")
 def default_folder() -> Path:
     """`deepseek` in `XDG_STATE_HOME` or ~/.local/state: what is here, unlike a cache, cannot be made again."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser().absolute() / "deepseek"
+    try:
+        return Path(base).expanduser().absolute() / "deepseek"
+    except RuntimeError:
+        folder = temporary_folder("deepseek-state")
+        _log.warning("there is no home folder: files and batches go to %s; --data-dir names another", folder)
+        return folder
 
 
 @dataclass(frozen=True)

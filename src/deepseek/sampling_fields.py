@@ -1,0 +1,83 @@
+"""Settings given by name, as `generate` of both executors takes them: other spellings, and hints for unknown ones."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deepseek.errors import GenerationError
+from deepseek.sampling import SamplingParams
+
+ALIASES: Mapping[str, str] = {
+    "max_new_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens",
+    "n_predict": "max_tokens",
+    "num_predict": "max_tokens",
+    "num_return_sequences": "n",
+    "repeat_penalty": "repetition_penalty",
+    "stop_sequences": "stop",
+    "stop_strings": "stop",
+    "structured_outputs": "structured",
+    "guided_decoding": "structured",
+}
+"""What Transformers, vLLM, llama.cpp and Ollama call a field of SamplingParams."""
+GUIDED: Mapping[str, str] = {
+    "guided_json": "json_schema",
+    "guided_regex": "regex",
+    "guided_choice": "choice",
+    "guided_grammar": "grammar",
+}
+"""vLLM's fields for structured output, and ours."""
+
+
+def sampling_params(
+    params: SamplingParams | None, fields: Mapping[str, Any], also: Iterable[str] = ()
+) -> SamplingParams:
+    """One object, or its fields by name. also: names that the caller knows besides, for the hint.
+
+    Raises GenerationError.
+    """
+    if params is not None and not isinstance(params, SamplingParams):
+        raise GenerationError(
+            f"params must be SamplingParams, or its fields by name (max_tokens=64, temperature=0), not {params!r:.100}"
+        )
+    if params is not None and fields:
+        raise GenerationError(f"give params or single fields, not both: {', '.join(sorted(fields))}")
+    return params or SamplingParams(**_known(fields, also))
+
+
+def params_for_each(
+    params: object, fields: Mapping[str, Any], count: int, also: Iterable[str] = ()
+) -> list[SamplingParams]:
+    """As `sampling_params`, or a list with one object for each of `count` prompts."""
+    if not isinstance(params, list | tuple):
+        return [sampling_params(params, fields, also)] * count  # type: ignore[arg-type]
+    if len(params) != count:
+        raise GenerationError(f"there are {count} prompts and {len(params)} params: give one for each prompt, or one")
+    return [sampling_params(each, fields, also) for each in params]
+
+
+def _known(fields: Mapping[str, Any], also: Iterable[str]) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    spelled: dict[str, str] = {}
+    for name, value in fields.items():
+        own, value = _own(name, value)
+        if own not in SamplingParams.__dataclass_fields__:
+            raise GenerationError(unknown_field(name, also))
+        if own in known:
+            raise GenerationError(f"{spelled[own]} and {name} are two names of one setting: give one of them")
+        known[own], spelled[own] = value, name
+    return known
+
+
+def _own(name: str, value: Any) -> tuple[str, Any]:
+    if name in GUIDED:
+        return "structured", None if value is None else {GUIDED[name]: value}
+    return ALIASES.get(name, name), value
+
+
+def unknown_field(name: str, also: Iterable[str] = ()) -> str:
+    """Names the nearest field, or all of them."""
+    known = [*SamplingParams.__dataclass_fields__, *also]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"unknown setting {name!r}; {hint}"
