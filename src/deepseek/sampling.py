@@ -12,6 +12,7 @@ LogitsProcessor = Callable[[list[int], Any], Any]
 """f(ids generated so far, logits: float32 array (vocabulary,)): changes them in place, or returns others."""
 
 MOST_SAMPLES = 128
+MAX_SEED = 2**63 - 1
 MOST_LOGPROBS = 100
 MOST_STOPS = 64
 MOST_STOP_CHARACTERS = 1024
@@ -200,7 +201,7 @@ class SamplingParams:
         self._need("max_tokens", _whole(self.max_tokens, 1), "a whole number above 0")
         fits = _whole(self.min_tokens, 0, self.max_tokens)
         self._need("min_tokens", fits, f"a whole number from 0 to max_tokens, which is {self.max_tokens}")
-        seeded = self.seed is None or _whole(self.seed, 0, 2**63 - 1)
+        seeded = self.seed is None or _whole(self.seed, 0, MAX_SEED)
         self._need("seed", seeded, "a whole number from 0 to 2**63 - 1 or None")
         for name in ("logprobs", "prompt_logprobs"):
             value = getattr(self, name)

@@ -106,14 +106,14 @@ def test_answers_come_in_the_order_of_the_input_and_are_those_of_the_route(serve
 
 
 def test_refused_lines_come_in_a_file_of_their_own(client: openai.OpenAI) -> None:
-    lines = [chat_line("good"), chat_line("hot", temperature=-1), chat_line("new", tempature=1), chat_line("fine")]
+    lines = [chat_line("good"), chat_line("hot", temperature=-1), chat_line("new", mirostat=2), chat_line("fine")]
     done = ended(client, begin(client, jsonl(*lines)))
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 2, 2)
     assert [answer["custom_id"] for answer in read(client, done.output_file_id)] == ["good", "fine"]
     errors = read(client, done.error_file_id)
     assert [error["custom_id"] for error in errors] == ["hot", "new"]
     assert [error["response"]["status_code"] for error in errors] == [400, 400]
-    assert errors[0]["response"]["body"]["error"]["param"] == "temperature"
+    assert [error["response"]["body"]["error"]["param"] for error in errors] == ["temperature", "mirostat"]
 
 
 def test_completions(client: openai.OpenAI) -> None:
@@ -226,7 +226,7 @@ def test_an_owner_may_store_so_much(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     "fields",
     [{"endpoint": "/v1/files"}, {"completion_window": "0h"}, {"completion_window": "soon"}, {"input_file_id": "file-1"},
-     {"metadata": {"a": "b" * 513}}, {"priority": 1}],
+     {"metadata": {"a": "b" * 513}}],
 )  # fmt: skip
 def test_refused_batches(server: Live, client: openai.OpenAI, fields: dict[str, Any]) -> None:
     file = client.files.create(file=("a", jsonl(chat_line("a"))), purpose="batch")

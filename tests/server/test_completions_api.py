@@ -72,9 +72,27 @@ def test_a_gap_is_refused_by_name(smollm2: Live) -> None:
 
 def test_one_wrong_prompt_of_many(smollm2: Live) -> None:
     for stream in (False, True):
-        response = smollm2.post("/v1/completions", {"prompt": [PROMPT, ""], "stream": stream})
+        response = smollm2.post("/v1/completions", {"prompt": [[1, 2], [10**6]], "stream": stream})
         assert response.status_code == 400
-        assert "the prompt is empty" in response.json()["error"]["message"]
+        assert "token id 1000000 is outside the vocabulary" in response.json()["error"]["message"]
+
+
+def test_an_empty_prompt_is_the_token_that_stands_before_a_text(smollm2: Live) -> None:
+    start = smollm2.service.tokenizer.bos_token_id
+    fields = {"max_tokens": 5, "temperature": 0}
+    empty = complete(smollm2, prompt="", **fields)
+    assert empty["choices"][0]["text"] == complete(smollm2, prompt=[start], **fields)["choices"][0]["text"]
+    assert empty["usage"]["prompt_tokens"] == 1
+    assert len(complete(smollm2, prompt=[PROMPT, ""], **fields)["choices"]) == 2
+
+
+def test_bounds_of_other_servers(smollm2: Live) -> None:
+    none = complete(smollm2, prompt=PROMPT, max_tokens=0)
+    assert (none["choices"][0]["text"], none["choices"][0]["finish_reason"]) == ("", "length")
+    assert none["usage"]["completion_tokens"] == 0
+    stopped = complete(smollm2, prompt=PROMPT, n_predict=-1, stop=["."], temperature=0)
+    assert stopped["choices"][0]["finish_reason"] == "stop"
+    assert len(complete(smollm2, prompt=PROMPT, max_tokens=1, logprobs=500)["choices"][0]["logprobs"]["tokens"]) == 1
 
 
 def test_tokens_there_and_back(smollm2: Live) -> None:

@@ -55,13 +55,24 @@ def test_only_the_best_and_without_their_texts(smollm2: Live) -> None:
     assert result.keys() == {"index", "relevance_score"}
 
 
+def test_fields_that_other_servers_know(smollm2: Live) -> None:
+    plain = smollm2.post("/v1/rerank", {"query": "bread", "documents": DOCUMENTS})
+    more = {"top_n": 0, "max_tokens_per_doc": 4096, "return_text": True}
+    told = smollm2.post("/v1/rerank", {"query": "bread", "texts": DOCUMENTS, **more})
+    assert told.json()["results"] == plain.json()["results"]
+    assert told.headers["x-ignored-fields"] == "max_tokens_per_doc"
+    titled = [{"text": text, "title": "x"} for text in DOCUMENTS]
+    listed = smollm2.post("/v1/rerank", {"query": "bread", "documents": titled})
+    assert listed.json()["results"] == plain.json()["results"]
+    assert listed.headers["x-ignored-fields"] == "documents[].title"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
         ("/v1/rerank", {"query": " ", "documents": ["a"]}, "a query must have at least one character"),
         ("/v1/rerank", {"query": "a", "documents": []}, "documents"),
-        ("/v1/rerank", {"query": "a", "documents": ["a"], "top_n": 0}, "top_n"),
-        ("/v1/rerank", {"query": "a", "documents": ["a"], "max_tokens_per_doc": 9}, "max_tokens_per_doc"),
+        ("/v1/rerank", {"query": "a", "documents": ["a"], "truncate_prompt_tokens": 9}, "truncate_prompt_tokens"),
         ("/v1/rerank", {"query": "a", "documents": [{"image": "x"}]}, "documents.0"),
         ("/v1/score", {"text_1": ["a", "b"], "text_2": ["a", "b", "c"]}, "text_1 must be one text, or as many as"),
     ],

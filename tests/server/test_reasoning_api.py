@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from live_server import Live, events
 
 THINK: dict[str, Any] = {"chat_template_kwargs": {"enable_thinking": True}, "temperature": 0}
@@ -60,9 +62,29 @@ def test_internals_are_the_servers(tiny: Live) -> None:
         assert name in response.json()["error"]["message"]
 
 
-def test_effort_none_turns_reasoning_off(tiny: Live, smollm2: Live) -> None:
+def test_effort_none_turns_reasoning_off(tiny: Live) -> None:
     assert (
         "reasoning_content"
         not in tiny.chat("hello", reasoning_effort="none", max_tokens=4).json()["choices"][0]["message"]
     )
-    assert smollm2.chat("hello", reasoning_effort="none", max_tokens=4).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [{"reasoning_effort": "none"}, {"reasoning_effort": "medium"}, {"enable_thinking": False},
+     {"thinking_budget": 5}, {"thinking": {"type": "enabled", "budget_tokens": 5}}, {"think": "high"},
+     {"reasoning": {"effort": "low", "max_tokens": 9, "exclude": True}}],
+)  # fmt: skip
+def test_a_hint_to_a_model_that_does_not_reason_changes_nothing(smollm2: Live, hint: dict[str, Any]) -> None:
+    plain = smollm2.chat("hello", temperature=0, max_tokens=4)
+    hinted = smollm2.chat("hello", temperature=0, max_tokens=4, **hint)
+    assert hinted.json()["choices"] == plain.json()["choices"]
+    assert hinted.headers["x-ignored-fields"]
+
+
+def test_reasoning_is_turned_on_and_off_by_every_servers_field(tiny: Live) -> None:
+    for field in ({"enable_thinking": True}, {"thinking": {"type": "enabled"}}, {"think": True},
+                  {"reasoning": {"enabled": True}}):  # fmt: skip
+        assert "reasoning_content" in tiny.chat("hello", max_tokens=4, **field).json()["choices"][0]["message"]
+    for field in ({"enable_thinking": False}, {"thinking": {"type": "disabled"}}):
+        assert "reasoning_content" not in tiny.chat("hello", max_tokens=4, **field).json()["choices"][0]["message"]

@@ -42,6 +42,7 @@ from deepseek.server.routes import (
     training,
 )
 from deepseek.server.service import Service
+from deepseek.server.strict_json import tell_ignored
 from deepseek.server.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def build_app(
 
     app = FastAPI(
         title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSED,
-        description="OpenAI's API with vLLM's extensions. Fields that are not listed are refused by name.",
+        description="OpenAI's API with vLLM's extensions. Fields that are not listed are ignored; the answer's header "
+        "x-ignored-fields names them.",
     )  # fmt: skip
     app.state.service = service
     paths = {route.path for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)}
@@ -107,7 +109,9 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if told.status_code >= 500 and not isinstance(error, HTTPException):
         _log.error("request %s failed", request.scope[RECORD].request_id, exc_info=error)
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    return error_response(path, told)
+    response = error_response(path, told)
+    tell_ignored(request, response)
+    return response
 
 
 def _plain(error: HTTPException, request: Request) -> str:

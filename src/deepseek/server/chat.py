@@ -11,6 +11,7 @@ from deepseek.server import forced_calls, reasoning, tool_prompt
 from deepseek.server.chat_messages import for_template
 from deepseek.server.generation import Answer, Delta, Wish, begin
 from deepseek.server.parsing import Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
+from deepseek.server.protocol.ignored_fields import ignore
 
 if TYPE_CHECKING:
     from deepseek.server.service import Service
@@ -34,15 +35,18 @@ class Parser(Protocol):
 class ChatTask:
     """What to say next in a chat.
 
-    sampling: without what structured, tools and thinking_budget add. tools: `{"type": "function", "function": {name,
+    sampling: without what structured, tools and thinking_budget add. structured: what the answer must be, unless it
+    must be a call; structured_field: the request's name for it. tools: `{"type": "function", "function": {name,
     description, parameters}}` each. tool_choice: one of these words, or the name of a function. template_values: what
     the chat template may read besides, such as enable_thinking. thinking_budget: tokens of reasoning at most.
+    prompt_only: the prompt is computed, and kept for the next request, but nothing is said.
     """
 
     messages: Sequence[Mapping[str, Any]]
     sampling: SamplingParams
     wish: Wish
     structured: StructuredOutput | None = None
+    structured_field: str = "response_format"
     tools: Sequence[Mapping[str, Any]] = ()
     tool_choice: Literal["auto", "none", "required"] | str = "auto"
     parallel_tool_calls: bool = True
@@ -50,6 +54,7 @@ class ChatTask:
     continue_final_message: bool = False
     template_values: Mapping[str, Any] = field(default_factory=dict)
     thinking_budget: int | None = None
+    prompt_only: bool = False
 
     @property
     def offered(self) -> Sequence[Mapping[str, Any]]:
@@ -93,8 +98,12 @@ class ChatAnswer:
     A function of calls is complete when the answer is; a sample's pieces of calls come in order.
     """
 
-    def __init__(self, answer: Answer, parsers: Sequence[Parser], *, reasons: bool, one_call: bool) -> None:
+    def __init__(
+        self, answer: Answer, parsers: Sequence[Parser], *, reasons: bool, one_call: bool, silent: bool = False
+    ) -> None:
+        """silent: nothing of it is told."""
         self.answer = answer
+        self._silent = silent
         self.reasoning_tokens = 0 if reasons else None
         self._parsers = parsers
         self._one_call = one_call
@@ -109,6 +118,10 @@ class ChatAnswer:
                 yield [self._said(delta) for delta in deltas]
 
     def _said(self, delta: Delta) -> Said:
+        if self._silent:
+            self.answer.generated_tokens = 0
+            delta.logprobs.clear()
+            return Said(delta, finish_reason="length" if delta.finish_reason else None)
         parser = self._parsers[delta.sample]
         said = Said(delta, finish_reason=delta.finish_reason)
         pieces: list[Piece] = []
@@ -167,8 +180,8 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
     """Queue a chat. Raises what is wrong with it."""
     names = service.parsers
     forced = task.forced
-    if task.thinking_budget is not None and names.reasoning is None:
-        raise GenerationError("thinking_budget needs a model that reasons, or --reasoning-parser")
+    if forced is not None and task.structured is not None:
+        ignore(task.structured_field)
     is_open = False
 
     def make() -> tuple[list[int], SamplingParams]:
@@ -182,7 +195,8 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
     answer = await begin(service, make, task.wish, slow=slow)
     parsers = [_parser(service, task, is_open=is_open) for _ in range(task.sampling.n)]
     return ChatAnswer(
-        answer, parsers, reasons=names.reasoning is not None, one_call=not task.parallel_tool_calls
+        answer, parsers, reasons=names.reasoning is not None, one_call=not task.parallel_tool_calls,
+        silent=task.prompt_only,
     )  # fmt: skip
 
 

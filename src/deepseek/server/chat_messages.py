@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from deepseek.errors import GenerationError
+from deepseek.server.tool_arguments import as_object
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _FIELDS = {"role", "content", "name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "refusal"}
@@ -90,13 +91,15 @@ def _calls(calls: object, where: str, arguments_as_text: bool) -> list[dict[str,
 
 
 def _call(call: object, where: str, arguments_as_text: bool) -> dict[str, Any]:
-    function = call.get("function") if isinstance(call, Mapping) else None
+    kind = call.get("type", "function") if isinstance(call, Mapping) else None
+    function = call.get(kind) if isinstance(call, Mapping) and kind in ("function", "custom") else None
     if not isinstance(call, Mapping) or not isinstance(function, Mapping):
         _refuse(where, "must be an object with id, type and function")
-    if call.get("type", "function") != "function":
-        _refuse(f"{where}.type", "must be function")
-    name = _text(function.get("name"), f"{where}.function.name")
-    arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
+    name = _text(function.get("name"), f"{where}.{kind}.name")
+    if kind == "custom":
+        arguments = {"input": _text(function.get("input", ""), f"{where}.custom.input")}
+    else:
+        arguments = _arguments(function.get("arguments"), f"{where}.function.arguments")
     shown = json.dumps(arguments, ensure_ascii=False) if arguments_as_text else arguments
     read: dict[str, Any] = {"type": "function", "function": {"name": name, "arguments": shown}}
     if call.get("id") is not None:
@@ -105,15 +108,10 @@ def _call(call: object, where: str, arguments_as_text: bool) -> dict[str, Any]:
 
 
 def _arguments(arguments: object, where: str) -> dict[str, Any]:
-    if arguments is None or arguments == "":
-        return {}
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments, parse_constant=_no_constant)
-        except (ValueError, RecursionError):
-            _refuse(where, "must be the JSON text of an object")
+    if arguments is None or isinstance(arguments, str):
+        return as_object(arguments or "")
     if not isinstance(arguments, Mapping):
-        _refuse(where, "must be the JSON text of an object")
+        _refuse(where, "must be an object, or the JSON text of one")
     return dict(arguments)
 
 
@@ -138,10 +136,6 @@ def _text(value: object, where: str) -> str:
 def _only(role: object, wanted: str, where: str) -> None:
     if role != wanted:
         _refuse(where, f"must be of a message with role {wanted}")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _refuse(where: str, what: str) -> NoReturn:

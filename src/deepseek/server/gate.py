@@ -153,7 +153,7 @@ class Sender:
         """CORS: a page of this origin may read the answer."""
         self._headers += [
             (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-expose-headers", b"x-request-id, retry-after"),
+            (b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"),
             (b"vary", b"Origin"),
         ]
 

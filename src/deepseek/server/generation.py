@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deepseek.engine.outputs import TokenEvent
-from deepseek.errors import GenerationError
 from deepseek.server.access.access_log import RequestRecord
 from deepseek.server.errors import ApiError
 
@@ -232,11 +231,6 @@ async def begin(
 
     def prepare() -> "Request":
         prompt, params = make()
-        if params.max_tokens > engine.max_model_len:
-            raise GenerationError(
-                f"max_tokens must be at most {engine.max_model_len}, which prompt and answer may have together "
-                f"(max_model_len), not {params.max_tokens}"
-            )
         request = engine.prepare(
             prompt, params, priority=wish.priority, cache_salt=wish.cache_salt, request_id=wish.request_id,
             record_routing=wish.experts is not None,

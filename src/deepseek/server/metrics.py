@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from deepseek.engine.engine import Engine
     from deepseek.engine.outputs import RequestMetrics, TokenEvent
+    from deepseek.server.protocol.ignored_fields import IgnoredFields
 
 PREFIX = "deepseek:"
 SCRAPE_SECONDS = 0.5
@@ -55,6 +56,11 @@ class Metrics:
         self.successes = counter("request_success", "Answers that ended, by reason.", "finished_reason")
         for reason in FINISHED:
             self.successes.labels(reason)
+        self.ignored_fields = counter(
+            "request_fields_ignored",
+            "Request fields that changed nothing, by name; other: unknown ones.",
+            "field",
+        )
         self.rejected = counter("request_rejected", "Requests that got 429: too many at once.")
         self.first_token = histogram("time_to_first_token_seconds", "From arrival to the first token.", _FIRST_TOKEN)
         self.between_tokens = histogram("inter_token_latency_seconds", "Between tokens of an answer.", _BETWEEN)
@@ -66,6 +72,11 @@ class Metrics:
 
     def watch(self, request: "RequestMetrics") -> "RequestWatch":
         return RequestWatch(self, request)
+
+    def ignored(self, fields: "IgnoredFields") -> None:
+        """Count the names of one request's ignored fields."""
+        for name in fields.names:
+            self.ignored_fields.labels(name if name in fields.known else "other").inc()
 
     def text(self) -> bytes:
         """The exposition format, at most SCRAPE_SECONDS old."""

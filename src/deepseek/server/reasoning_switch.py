@@ -1,9 +1,9 @@
-"""Reasoning turned on, off or to an effort, for chat templates that can be told so."""
+"""Reasoning turned on, off or to an effort, for chat templates that can be told so. For others these are hints."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from deepseek.errors import GenerationError
+from deepseek.server.protocol.ignored_fields import ignore
 
 _SWITCHES = ("enable_thinking", "thinking")
 
@@ -16,9 +16,9 @@ def switches(template: str) -> list[str]:
 def with_effort(
     template: str, values: Mapping[str, Any] | None, effort: str | None, field: str = "reasoning_effort"
 ) -> dict[str, Any]:
-    """The values that a template is given, with a reasoning effort.
+    """The values that a template is given, with a reasoning effort; one that reads none is told nothing.
 
-    Raises GenerationError naming the request's field for a template that reads none.
+    field: of the request, recorded as ignored then.
     """
     told = dict(values or {})
     if effort is None:
@@ -28,5 +28,23 @@ def with_effort(
     elif effort == "none" and switches(template):
         told |= dict.fromkeys(switches(template), False)
     else:
-        raise GenerationError(f"{field} cannot be set: this model's chat template does not read it")
+        ignore(field)
     return told
+
+
+def with_thinking(template: str, values: Mapping[str, Any], wanted: bool | None, field: str) -> dict[str, Any]:
+    """The same with reasoning turned on or off; None: as it is."""
+    names = switches(template)
+    if wanted is not None and not names:
+        ignore(field)
+    return {**values, **({} if wanted is None else dict.fromkeys(names, wanted))}
+
+
+def usable_budget(budget: int | None, *, reasons: bool, field: str) -> int | None:
+    """Tokens of reasoning at most. Below 0, and for a model that does not reason, nothing is bounded."""
+    if budget is None or budget < 0:
+        return None
+    if not reasons:
+        ignore(field)
+        return None
+    return budget

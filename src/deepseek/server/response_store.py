@@ -73,6 +73,15 @@ class ResponseStore:
         """As they were put."""
         return self._column("items", tenant, response_id)
 
+    def items_with(self, tenant: str, item_id: str) -> bytes | None:
+        """Those of the newest conversation in which this text occurs, as it does where an item has this id."""
+        with storage_faults(), self._lock:
+            row = self._database.execute(
+                "SELECT items FROM responses WHERE tenant = ? AND instr(items, CAST(? AS BLOB)) ORDER BY number DESC",
+                (tenant, item_id),
+            ).fetchone()
+        return None if row is None else row[0]
+
     def delete(self, tenant: str, response_id: str) -> bool:
         """Whether it was there."""
         with storage_faults(), self._lock:

@@ -3,13 +3,16 @@
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from deepseek.server.chat import Said
 from deepseek.server.parsing import Piece, ToolCallPiece
 from deepseek.server.protocol import response_events as out
 from deepseek.server.protocol.answers import TokenLogprob
+from deepseek.server.response_items import CalledTool
+from deepseek.server.tool_arguments import custom_input
 
 Made = TypeVar("Made", bound=out.Event)
 Logprobs = Callable[[Said], list[TokenLogprob]]
@@ -21,8 +24,15 @@ class ResponseStream:
     logprobs: of the tokens of content behind a step; without calls, for theirs would be among them.
     """
 
-    def __init__(self, response: out.ResponseAnswer, logprobs: Logprobs = lambda said: []) -> None:
+    def __init__(
+        self,
+        response: out.ResponseAnswer,
+        logprobs: Logprobs = lambda said: [],
+        called: Mapping[str, CalledTool] = MappingProxyType({}),
+    ) -> None:
+        """called: what the names of tools stand for, where not for a function of that name."""
         self.response = response
+        self._called = called
         self._logprobs_of = logprobs
         self._numbers = itertools.count()
         self._texts: list[str] = []
@@ -90,13 +100,20 @@ class ResponseStream:
     def _call(self, call: ToolCallPiece) -> list[out.Event]:
         events: list[out.Event] = []
         if call.name is not None:
-            item = out.FunctionCallItem(f"fc_{secrets.token_hex(16)}", call.id or "", call.name)
-            events = [*self._close("completed"), self._open(item)]
+            events = [*self._close("completed"), self._open(self._call_item(call.id or "", call.name))]
         self._texts.append(call.arguments)
-        if not call.arguments:
-            return events
+        if not call.arguments or isinstance(self.response.output[-1], out.CustomCallItem):
+            return events  # what a custom tool is given is a text within the arguments: told when they are whole
         delta = self._event(out.ArgumentsDelta, "function_call_arguments.delta", delta=call.arguments, **self._place)
         return [*events, delta]
+
+    def _call_item(self, call_id: str, name: str) -> out.FunctionCallItem | out.CustomCallItem:
+        tool = self._called.get(name) or CalledTool(name)
+        kind, prefix = (out.CustomCallItem, "ctc") if tool.custom else (out.FunctionCallItem, "fc")
+        item = kind(f"{prefix}_{secrets.token_hex(16)}", call_id, tool.name)
+        if tool.namespace is not None:
+            item.namespace = tool.namespace
+        return item
 
     def _opened(
         self, kind: type[out.OutputMessage] | type[out.ReasoningItem], prefix: str, part: Any
@@ -142,6 +159,11 @@ class ResponseStream:
                 out.ArgumentsDone, "function_call_arguments.done", arguments=text, **place
             )  # fmt: skip
             return [done, self._item("done")]
+        if isinstance(item, out.CustomCallItem):
+            item.input = custom_input(text)
+            delta = self._event(out.ArgumentsDelta, "custom_tool_call_input.delta", delta=item.input, **place)
+            whole = self._event(out.InputDone, "custom_tool_call_input.done", input=item.input, **place)
+            return [delta, whole, self._item("done")]
         part: out.OutputText | out.ReasoningText = item.content[0]
         part.text = text
         if isinstance(part, out.OutputText):
@@ -155,6 +177,6 @@ class ResponseStream:
 def _snapshot(item: out.OutputItem) -> out.OutputItem:
     """A copy, for what is empty now is full when the events of a step are encoded."""
     copied: out.OutputItem = type(item)(**{name: getattr(item, name) for name in item.__struct_fields__})
-    if not isinstance(copied, out.FunctionCallItem):
+    if not isinstance(copied, out.FunctionCallItem | out.CustomCallItem):
         copied.content = list(copied.content)  # type: ignore[assignment]
     return copied

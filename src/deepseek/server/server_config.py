@@ -109,6 +109,9 @@ class ServerConfig:
 
     host: str = _setting("127.0.0.1", HTTP, "Address to listen on; 0.0.0.0 for all of this machine.", takes="ADDRESS")
     port: int = _setting(8000, HTTP, "Port to listen on; 0 takes a free one.")
+    strict: bool = _setting(
+        False, HTTP, "Refuse request fields that nobody knows, for those who write clients; else they are ignored."
+    )
     root_path: str = _setting("", HTTP, "Path under which a proxy serves this.", takes="PATH")
     ssl_keyfile: str | None = _setting(None, HTTP, "Private key in PEM; with it the server speaks HTTPS.", takes="FILE")
     ssl_certfile: str | None = _setting(None, HTTP, "Certificate in PEM.", takes="FILE")

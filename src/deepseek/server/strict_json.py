@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
@@ -11,7 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deepseek.server.errors import ApiError
+from deepseek.server.gate import RECORD
+from deepseek.server.protocol.ignored_fields import HEADER, IgnoredFields, collecting
 
+IGNORED = "deepseek.ignored"
+"""Where a request's IgnoredFields lie in its ASGI scope."""
+_log = logging.getLogger("deepseek.server")
 MOST_DEPTH = 64
 MOST_ITEMS = 2_000_000  # brackets, commas and quotes: 10 MB of token ids
 _LONG = 64 * 1024  # longer bodies are parsed in a thread
@@ -36,9 +42,24 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
-            return await handle(StrictRequest(request.scope, request.receive))
+            fields = request.scope[IGNORED] = IgnoredFields(strict=request.app.state.service.config.strict)
+            with collecting(fields):
+                response = await handle(StrictRequest(request.scope, request.receive))
+            tell_ignored(request, response)
+            return response
 
         return strict
+
+
+def tell_ignored(request: Request, response: Response) -> None:
+    """In the answer's header, the debug log and a counter: which fields of the request were ignored, if any were."""
+    fields: IgnoredFields | None = request.scope.get(IGNORED)
+    if fields is None or not fields.names:
+        return
+    response.headers[HEADER] = shown = fields.header()
+    request.app.state.service.metrics.ignored(fields)
+    if _log.isEnabledFor(logging.DEBUG):
+        _log.debug("request %s: ignored %s", request.scope[RECORD].request_id, shown)
 
 
 def parse(data: bytes) -> Any:

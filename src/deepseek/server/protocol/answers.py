@@ -50,18 +50,29 @@ class CalledFunction(msgspec.Struct, omit_defaults=True):
     name: str | None = None
 
 
+class CalledCustom(msgspec.Struct, omit_defaults=True):
+    """Of a custom tool. input: the text that it is given; it comes whole."""
+
+    input: str
+    name: str | None = None
+
+
 class ToolCallDelta(msgspec.Struct, omit_defaults=True):
     index: int
-    function: CalledFunction
+    function: CalledFunction | None = None
     id: str | None = None
     type: str | None = None
+    custom: CalledCustom | None = None
 
 
 class ChatDelta(msgspec.Struct, omit_defaults=True):
+    """function_call: for requests with the older functions, instead of tool_calls."""
+
     role: str | None = None
     content: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    function_call: CalledFunction | None = None
 
 
 class ChatChunkChoice(msgspec.Struct):
@@ -87,10 +98,18 @@ class FunctionCall(_Answer):
     arguments: str
 
 
-class ToolCall(_Answer):
+class CustomCall(_Answer):
+    name: str
+    input: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call of a function, or of a custom tool."""
+
     id: str
-    function: FunctionCall
+    function: FunctionCall | msgspec.UnsetType = msgspec.UNSET
     type: str = "function"
+    custom: CustomCall | msgspec.UnsetType = msgspec.UNSET
 
 
 class AnswerMessage(msgspec.Struct):
@@ -99,6 +118,7 @@ class AnswerMessage(msgspec.Struct):
     refusal: None = None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     tool_calls: list[ToolCall] | msgspec.UnsetType = msgspec.UNSET
+    function_call: FunctionCall | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChoice(msgspec.Struct):

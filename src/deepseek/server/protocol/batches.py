@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.tolerance import RequestBody, RequestModel
 
 HOUR = 3600
 Label = Annotated[str, Field(max_length=512)]
 
 
-class ExpiresAfter(Strict):
+class ExpiresAfter(RequestModel):
     anchor: Literal["created_at"]
     seconds: int = Field(ge=HOUR, le=30 * 24 * HOUR)
 
 
-class BatchRequest(Strict):
+class BatchRequest(RequestBody):
     input_file_id: str = Field(max_length=100)
     endpoint: str = Field(description="The route that answers each line.", max_length=100)
     completion_window: str = Field(

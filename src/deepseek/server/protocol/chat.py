@@ -1,18 +1,41 @@
 """`/v1/chat/completions`: what may be asked."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deepseek.server.protocol.fields import SamplingFields, Strict
+from deepseek.server.protocol.fields import SamplingFields
+from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.peer_fields import CACHE_HINTS, LENGTH_ALIASES
+from deepseek.server.protocol.tolerance import Notes, Refused, RequestModel
+from deepseek.server.protocol.tools import (
+    CUSTOM_PARAMETERS,
+    MAX_TOOLS,
+    TOOL_NAME,
+    FunctionName,
+    NamedToolChoice,
+    adapt_tool_choice,
+    offered_tools,
+)
+
+MAX_MESSAGES = 10_000
+_TEXT_PARTS = {"input_text", "output_text"}
+_ECHO = "what clients add to an answer that they send back"
 
 
-class ContentPart(Strict):
+class ContentPart(RequestModel):
     """Text only: other kinds are refused by name."""
+
+    ignored: ClassVar = {**CACHE_HINTS, "annotations": _ECHO}
 
     type: Literal["text", "refusal"]
     text: str | None = None
     refusal: str | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        if values.get("type") in _TEXT_PARTS:
+            values["type"] = "text"
 
     @model_validator(mode="after")
     def _has_its_field(self) -> Self:
@@ -21,19 +44,50 @@ class ContentPart(Strict):
         return self
 
 
-class CalledFunction(Strict):
+class CalledFunction(RequestModel):
+    """arguments: JSON text, or the object itself."""
+
     name: str
-    arguments: str
+    arguments: str | dict[str, Any] = ""
 
 
-class ToolCall(Strict):
+class CustomCall(RequestModel):
+    name: str
+    input: str = ""
+
+
+class ToolCall(RequestModel):
+    ignored: ClassVar = {**CACHE_HINTS, "extra_content": _ECHO, "provider_specific_fields": _ECHO}
+
     id: str | None = None
-    type: Literal["function"] = "function"
-    function: CalledFunction
+    type: Literal["function", "custom"] = "function"
+    function: CalledFunction | None = None
+    custom: CustomCall | None = None
     index: int | None = None
 
+    @model_validator(mode="after")
+    def _has_its_field(self) -> Self:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"a tool call of type {self.type} must have the field {self.type}")
+        return self
 
-class ChatMessage(Strict):
+
+class ChatMessage(RequestModel):
+    ignored: ClassVar = {
+        **dict.fromkeys(
+            (
+                "annotations", "audio", "reasoning_details", "thinking_blocks", "provider_specific_fields", "images",
+                "parsed", "id", "finish_reason", "stop_reason", "timestamp", "metadata", "tool_plan", "citations",
+                "token_ids",
+            ),
+            _ECHO,
+        ),
+        **CACHE_HINTS,
+        "prefix": "on the last message: continue_final_message",
+        "partial": "on the last message: continue_final_message",
+    }  # fmt: skip
+    adapted: ClassVar = {"function_call": "tool_calls"}
+
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
     name: str | None = None
@@ -41,10 +95,20 @@ class ChatMessage(Strict):
     tool_call_id: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
-    refusal: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-    audio: None = None
-    function_call: None = None
+    refusal: str | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        if values.get("role") == "function":
+            values["role"] = "tool"
+        if values.get("role") == "tool" and "content" in values and values["content"] is None:
+            values["content"] = ""
+        call = values.pop("function_call", None)
+        if call is not None and not values.get("tool_calls"):
+            values["tool_calls"] = [{"function": call}]
+        if isinstance(values.get("content"), list):
+            values["content"] = [{"type": "text", "text": one} if isinstance(one, str) else one
+                                 for one in values["content"]]  # fmt: skip
 
     @model_validator(mode="after")
     def _has_content(self) -> Self:
@@ -55,60 +119,179 @@ class ChatMessage(Strict):
         return self
 
 
-class Function(Strict):
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+class Function(RequestModel):
+    ignored: ClassVar = CACHE_HINTS
+
+    name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
-class Tool(Strict):
-    type: Literal["function"]
-    function: Function
+class CustomTool(RequestModel):
+    """A tool with one text as input. The model writes it as the argument `input` of a function."""
+
+    ignored: ClassVar = {"format": "the input is free text"}
+
+    name: str = Field(pattern=TOOL_NAME)
+    description: str | None = None
 
 
-class FunctionName(Strict):
-    name: str
+class Tool(RequestModel):
+    ignored: ClassVar = {**CACHE_HINTS, "defer_loading": "every tool is loaded"}
 
+    type: Literal["function", "custom"]
+    function: Function | None = None
+    custom: CustomTool | None = None
 
-class NamedToolChoice(Strict):
-    type: Literal["function"]
-    function: FunctionName
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        kind = values.setdefault("type", "function")
+        if isinstance(kind, str) and kind in ("function", "custom") and kind not in values and "name" in values:
+            # As /v1/responses writes it: the function's fields beside the type.
+            fields = [name for name in values if name in (Function if kind == "function" else CustomTool).shape.names]
+            values[kind] = {name: values.pop(name) for name in fields}
+
+    @model_validator(mode="after")
+    def _has_its_field(self) -> Self:
+        if getattr(self, self.type) is None:
+            raise ValueError(f"a tool of type {self.type} must have the field {self.type}")
+        return self
 
 
 class ChatCompletionRequest(SamplingFields):
-    """OpenAI's fields, with vLLM's extensions. What is not listed here is refused by name."""
+    """OpenAI's fields, with vLLM's extensions and other servers' names for them. Others are ignored and listed."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
-    max_completion_tokens: int | None = None
+    aliases: ClassVar = {
+        **LENGTH_ALIASES,
+        "thinking_budget_tokens": "thinking_budget",
+        "thinking_token_budget": "thinking_budget",
+        "reasoning_budget": "thinking_budget",
+    }
+    adapted: ClassVar = {
+        "thinking": "enable_thinking and thinking_budget",
+        "think": "enable_thinking or reasoning_effort",
+        "reasoning": "reasoning_effort, enable_thinking, thinking_budget and include_reasoning",
+        "n_probs": "logprobs and top_logprobs",
+    }
+    refused: ClassVar = {
+        "suffix": Refused("use /v1/completions"),
+        "echo": Refused("use /v1/completions"),
+    }
+    ignored: ClassVar = dict.fromkeys(("add_special_tokens", "add_bos_token"), "the chat template writes them")
+    bounds: ClassVar = frozenset({"max_completion_tokens", "thinking_budget"})
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+    max_completion_tokens: int | None = Field(default=None, description="-1: as many as there is room for.")
     max_tokens: int | None = Field(default=None, description="The older name of max_completion_tokens.")
     logprobs: bool | None = None
-    top_logprobs: int | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=256)
+    top_logprobs: int | None = Field(default=None, ge=0)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedToolChoice | None = None
+    functions: list[Function] | None = Field(
+        default=None, max_length=MAX_TOOLS, description="OpenAI's older tools; a call is answered as function_call."
+    )
+    function_call: Literal["auto", "none"] | FunctionName | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = Field(
         default=None, description="For templates that read it; none: no reasoning, where the template can."
     )
-    thinking_budget: int | None = Field(default=None, ge=0, description="Tokens of reasoning at most.")
+    enable_thinking: bool | None = Field(default=None, description="For templates that read it.")
+    thinking_budget: int | None = Field(default=None, description="Tokens of reasoning at most; below 0: no bound.")
     include_reasoning: bool = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
-    metadata: dict[str, str] | None = Field(default=None, description="Labels; change nothing.")
-    safety_identifier: str | None = Field(default=None, description="A label; changes nothing.")
-    prompt_cache_key: str | None = Field(default=None, description="A label; the cache needs none.")
-    service_tier: Literal["auto", "default"] | None = None
-    store: Literal[False] | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        super().adapt(values, notes)
+        _adapt_logprobs(values)
+        _adapt_reasoning(values)
+        if isinstance(values.get("tools"), list):
+            values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom"))
+        adapt_tool_choice(values, notes)
+        messages = values.get("messages")
+        last = messages[-1] if isinstance(messages, list) and messages else None
+        if isinstance(last, dict) and last.get("role") == "assistant" and (last.get("prefix") or last.get("partial")):
+            values.setdefault("continue_final_message", True)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
-            raise ValueError("max_tokens and max_completion_tokens mean the same: give one")
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs must be given with logprobs: true")
-        if self.tool_choice not in (None, "none") and not self.tools:
-            raise ValueError("tool_choice must be given with tools")
+        if self.top_logprobs and self.logprobs is None:
+            self.logprobs = True
+        if self.tools and self.functions:
+            raise ValueError("functions is the older name of tools: give tools alone")
+        if not self.tools and not self.functions:
+            if self.tool_choice not in (None, "none", "auto") or isinstance(self.function_call, FunctionName):
+                raise ValueError("tool_choice must be given with tools")
+            self.tool_choice = self.function_call = None
+        if self.stream_options is not None and not self.stream:
+            ignore("stream_options")
+            self.stream_options = None
         if self.continue_final_message and "add_generation_prompt" not in self.model_fields_set:
             self.add_generation_prompt = False
         return self
+
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """Tools as `ChatTask.tools`."""
+        if self.functions:
+            return [{"type": "function", "function": one.model_dump(exclude_none=True)} for one in self.functions]
+        return [as_function(tool) for tool in self.tools or ()]
+
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """Names of tools whose calls are answered with one text."""
+        return frozenset(tool.custom.name for tool in self.tools or () if tool.custom is not None)
+
+    @property
+    def choice(self) -> str:
+        """As `ChatTask.tool_choice`."""
+        choice = self.function_call if self.functions else self.tool_choice
+        if isinstance(choice, FunctionName):
+            return choice.name
+        return choice.name if isinstance(choice, NamedToolChoice) else choice or "auto"
+
+
+def as_function(tool: Tool) -> dict[str, Any]:
+    """As chat templates show it."""
+    if tool.custom is None:
+        return tool.model_dump(exclude_none=True)
+    described = tool.custom.model_dump(exclude_none=True)
+    return {"type": "function", "function": {**described, "parameters": CUSTOM_PARAMETERS}}
+
+
+def _adapt_logprobs(values: dict[str, Any]) -> None:
+    """llama.cpp's n_probs, and the number that /v1/completions takes."""
+    number = values.pop("n_probs", None)
+    if number is None and isinstance(values.get("logprobs"), int) and not isinstance(values["logprobs"], bool):
+        number = values.pop("logprobs")
+        if number == 0:
+            values["logprobs"] = True
+    if isinstance(number, int) and number > 0:
+        values.setdefault("logprobs", True)
+        values.setdefault("top_logprobs", number)
+
+
+def _adapt_reasoning(values: dict[str, Any]) -> None:
+    """DeepSeek's and Anthropic's thinking, Ollama's think, OpenRouter's reasoning."""
+    thinking = values.pop("thinking", None)
+    if isinstance(thinking, dict):
+        if thinking.get("type") in ("enabled", "disabled"):
+            values.setdefault("enable_thinking", thinking["type"] == "enabled")
+        if isinstance(thinking.get("budget_tokens"), int):
+            values.setdefault("thinking_budget", thinking["budget_tokens"])
+    think = values.pop("think", None)
+    if think is not None:
+        values.setdefault("enable_thinking" if isinstance(think, bool) else "reasoning_effort", think)
+    reasoning = values.pop("reasoning", None)
+    if isinstance(reasoning, dict):
+        for name, field in _REASONING.items():
+            if reasoning.get(name) is not None:
+                values.setdefault(field, reasoning[name])
+        if reasoning.get("exclude"):
+            values.setdefault("include_reasoning", False)
+
+
+_REASONING = {"effort": "reasoning_effort", "enabled": "enable_thinking", "max_tokens": "thinking_budget"}

@@ -1,17 +1,28 @@
 """`/v1/completions`: what may be asked."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from deepseek.server.protocol.fields import SamplingFields
+from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.peer_fields import LENGTH_ALIASES
+from deepseek.server.protocol.tolerance import Notes
 
 MOST_PROMPTS = 1024
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class CompletionRequest(SamplingFields):
-    """OpenAI's fields, with vLLM's extensions. What is not listed here is refused by name."""
+    """OpenAI's fields, with vLLM's extensions and other servers' names for them. Others are ignored and listed."""
+
+    aliases: ClassVar = {
+        **LENGTH_ALIASES,
+        "n_probs": "logprobs",
+        "return_full_text": "echo",
+        "add_bos_token": "add_special_tokens",
+    }
+    adapted: ClassVar = {"best_of": "refused above n"}
 
     prompt: (
         str
@@ -20,22 +31,33 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_PROMPTS)]
     )
     suffix: str | None = Field(default=None, description="What follows the gap, for models that fill in the middle.")
-    max_tokens: int = Field(default=16, ge=0, description="0: with echo, to score the prompt alone.")
+    max_tokens: int | None = Field(
+        default=16,
+        description="0: nothing, or with echo the prompt; below 0: as many as there is room for.",
+    )
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=0, description="So many of the likeliest, and the token's own.")
-    best_of: int | None = Field(default=None, description="Refused unless it equals n.")
+    best_of: int | None = Field(default=None, description="Refused above n.")
     add_special_tokens: bool = Field(default=True, description="What the tokenizer puts around a text.")
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        super().adapt(values, notes)
+        if values.get("logprobs") is False:
+            values.pop("logprobs")
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.best_of not in (None, self.n or 1):
+        if self.best_of is not None and self.best_of > (self.n or 1):
             raise ValueError("best_of must be left out, or equal n: ask for n answers and choose among them")
-        if self.max_tokens == 0 and not self.echo:
-            raise ValueError("max_tokens must be above 0, unless echo is true")
+        self.suffix = self.suffix or None
         if self.suffix is not None and self.echo:
             raise ValueError("echo cannot be used with suffix")
         if self.suffix is not None and not isinstance(self.prompt, str):
             raise ValueError("suffix must be given with a prompt that is one text")
+        if self.stream_options is not None and not self.stream:
+            ignore("stream_options")
+            self.stream_options = None
         return self
 
     @property

@@ -1,19 +1,40 @@
 """`/v1/embeddings`: what may be asked, and the answer."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
 
 from deepseek.engine.pooling import PoolingKind
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.fields import PRIORITY
+from deepseek.server.protocol.peer_fields import LABELS
+from deepseek.server.protocol.tolerance import Refused, RequestBody
 
 MOST_INPUTS = 2048
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class EmbeddingRequest(Strict):
+class EmbeddingRequest(RequestBody):
     """OpenAI's fields; pooling, normalize, add_special_tokens and priority are extensions."""
+
+    aliases: ClassVar = {"inputs": "input", "embedding_type": "encoding_format", "embd_normalize": "normalize"}
+    ignored: ClassVar = {
+        **LABELS,
+        **dict.fromkeys(("input_type", "task", "prompt_name"), "the model knows one kind of text"),
+        "truncate": "a text that is too long is refused",
+        "rid": "the answer has no id",
+        "request_id": "the answer has no id",
+        "options": "fields of Ollama's own API",
+    }
+    refused: ClassVar = {
+        "truncate_prompt_tokens": Refused("send texts that fit into max_model_len", (-1,)),
+        "output_dtype": Refused("use encoding_format", ("float",)),
+        "embed_dtype": Refused("use encoding_format", ("float32",)),
+        "late_chunking": Refused("send the chunks as texts of their own"),
+        "instruction": Refused("write it before each text"),
+        "image": Refused("this model reads text only"),
+        "images": Refused("this model reads text only"),
+    }
 
     model: str | None = None
     input: (
@@ -23,11 +44,13 @@ class EmbeddingRequest(Strict):
         | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_INPUTS)]
     )
     encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(
+        default=None, description="The model's own number: its vectors were not made to be cut shorter."
+    )
     pooling: PoolingKind = Field(default="mean", description="Of the final hidden states: mean, or the last token's.")
     normalize: bool = Field(default=True, description="Vectors of length 1.")
     add_special_tokens: bool = Field(default=True, description="What the tokenizer puts around a text.")
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    user: str | None = Field(default=None, description="A label; changes nothing.")
+    priority: int = Field(default=0, description=PRIORITY)
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:

@@ -1,54 +1,58 @@
-"""What all requests share: strictness, refusals by name, and the fields that say how to sample."""
+"""What requests for text share: the fields that say how to sample, and the form that an answer must have."""
 
-from typing import Any, Literal, Self
+import json
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from deepseek.errors import GenerationError
-from deepseek.sampling import SamplingParams, StructuredOutput
+from deepseek.sampling import MAX_SEED, MOST_LOGPROBS, SamplingParams, StructuredOutput
+from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.peer_fields import SAMPLING_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
+from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel
 
-REFUSED = {
-    "audio": "this server answers with text only",
-    "best_of": "ask for n answers and choose among them",
-    "function_call": "use tool_choice",
-    "dimensions": "vectors are as long as the model's hidden state; leave it out",
-    "functions": "use tools",
-    "modalities": "this server answers with text only",
-    "prediction": "leave it out; prompt look-up guesses without it",
-    "prompt_cache_retention": "leave it out; prompts are cached as long as there is room",
-    "prompt_logprobs": "use /v1/completions with echo and logprobs",
-    "suffix": "use /v1/completions",
-    "truncate_prompt_tokens": "send texts that fit into max_model_len",
-    "use_beam_search": "beam search is not offered; leave it out",
-    "verbosity": "say in the messages how long the answer should be",
-    "web_search_options": "this server does not search the web",
-}
-"""Fields that other servers know and this one refuses, each with what to do instead."""
+PRIORITY = "The lower, the earlier."
+CACHE_SALT = "Cached prompts are shared within a salt only."
 
 
-class Strict(BaseModel):
-    """Types are not converted, unknown fields are refused, numbers are finite."""
+class StreamOptions(RequestModel):
+    ignored: ClassVar = {"include_obfuscation": "nothing is padded"}
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-
-class StreamOptions(Strict):
     include_usage: bool = False
     continuous_usage_stats: bool = False
 
 
-class JsonSchema(Strict):
+class JsonSchema(RequestModel):
     name: str | None = None
     description: str | None = None
     schema_: dict[str, Any] | bool | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
 
-class ResponseFormat(Strict):
+class ResponseFormat(RequestModel):
     """strict may be true or false: the schema is always held to."""
+
+    adapted: ClassVar = {
+        "schema": "llama.cpp's place for json_schema.schema",
+        "value": "Text Generation Inference's place for json_schema.schema, with type json",
+    }
+    refused: ClassVar = {"grammar": SAMPLING_REFUSED["structural_tag"], "pattern": SAMPLING_REFUSED["structural_tag"]}
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        schema = values.pop("schema", None)
+        if values.get("type") in ("json", "json_object"):
+            schema = schema or values.pop("value", None)
+            values["type"] = "json_object"
+        if values.get("type") == "text":
+            values.pop("json_schema", None)
+        elif values.get("json_schema"):
+            values["type"] = "json_schema"
+        elif schema:
+            values |= {"type": "json_schema", "json_schema": {"schema": schema}}
 
     @model_validator(mode="after")
     def _has_schema(self) -> Self:
@@ -59,8 +63,14 @@ class ResponseFormat(Strict):
         return self
 
 
-class StructuredOutputs(Strict):
+class StructuredOutputs(RequestModel):
     """vLLM's: exactly one of them."""
+
+    refused: ClassVar = {"structural_tag": SAMPLING_REFUSED["structural_tag"]}
+    ignored: ClassVar = dict.fromkeys(
+        ("disable_fallback", "disable_any_whitespace", "disable_additional_properties", "whitespace_pattern"),
+        "the server decides how JSON is written",
+    )
 
     json_: dict[str, Any] | str | None = Field(default=None, alias="json")
     regex: str | None = None
@@ -69,21 +79,27 @@ class StructuredOutputs(Strict):
     json_object: bool | None = None
 
 
-class SamplingFields(Strict):
+class SamplingFields(RequestBody):
     """The fields of SamplingParams under the names that OpenAI's and vLLM's clients use."""
+
+    aliases: ClassVar = SAMPLING_ALIASES
+    ignored: ClassVar = SAMPLING_IGNORED
+    refused: ClassVar = SAMPLING_REFUSED
+    adapted: ClassVar = {"do_sample": "false: temperature 0"}
+    bounds: ClassVar = frozenset({"max_tokens"})
 
     model: str | None = None
     n: int | None = None
     temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = Field(default=None, description="0 or -1: all tokens.")
+    top_p: float | None = Field(default=None, description="0: the likeliest token.")
+    top_k: int | None = Field(default=None, description="0 or less: all tokens.")
     min_p: float | None = None
     typical_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
+    logit_bias: dict[str, float] | None = Field(default=None, description="Ids that the model does not have: ignored.")
+    seed: int | None = Field(default=None, description="-1: any.")
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     bad_words: list[str] | None = None
@@ -100,31 +116,33 @@ class SamplingFields(Strict):
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    cache_salt: str | None = Field(default=None, description="Cached prompts are shared within a salt only.")
+    priority: int = Field(default=0, description=PRIORITY)
+    cache_salt: str | None = Field(default=None, description=CACHE_SALT)
     request_id: str | None = Field(default=None, description="Becomes part of the answer's id.", max_length=128)
     routed_experts: bool | Literal["all"] | None = Field(
         default=None, description="Tell which experts each generated token used; all: each prompt token too."
     )
-    user: str | None = Field(default=None, description="A label; changes nothing.")
 
-    @model_validator(mode="after")
-    def _check_stream_options(self) -> Self:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options must be given with stream: true only")
-        return self
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        if values.pop("do_sample", None) is False:
+            values["temperature"] = 0
+        if isinstance(values.get("structured_outputs"), bool):  # OpenRouter's flag beside response_format
+            values.pop("structured_outputs")
+            notes.ignore("structured_outputs")
+        if isinstance(values.get("logit_bias"), list):
+            values["logit_bias"] = _bias_pairs(values["logit_bias"])
 
-    def sampling(self, defaults: dict[str, Any], **more: Any) -> SamplingParams:
+    def sampling(self, defaults: dict[str, Any], vocab_size: int, **more: Any) -> SamplingParams:
         """defaults: of fields that the request leaves out. Raises GenerationError naming the field."""
         given = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
-        if given.get("top_k") == -1:
-            given["top_k"] = 0
-        for name in ("stop", "stop_token_ids", "bad_words"):
-            if given.get(name) == []:
-                del given[name]
         if self.logit_bias:
-            given["logit_bias"] = _by_token(self.logit_bias)
-        return SamplingParams(**{**defaults, **given, **more})
+            given["logit_bias"] = _by_token(self.logit_bias, vocab_size)
+        for name in ("stop_token_ids", "allowed_token_ids"):
+            if (ids := given.get(name)) and (own := [token for token in ids if token < vocab_size]) and own != ids:
+                ignore(f"{name}[]")
+                given[name] = own
+        return sampling_params({**defaults, **given, **more})
 
     def structured(self) -> StructuredOutput | None:
         """What the answer must be; None: anything."""
@@ -135,14 +153,19 @@ class SamplingFields(Strict):
             wanted.append({"json_schema": self.response_format.json_schema.schema_})
         if self.structured_outputs is not None:
             given = self.structured_outputs.model_dump(exclude_none=True)
-            wanted.append({"json_schema" if name == "json_" else name: value for name, value in given.items()})
+            asked = {
+                "json_schema" if name == "json_" else name: value
+                for name, value in given.items()
+                if value not in ("", [], False)
+            }
+            wanted += [asked] if asked else []
         for name, value in (
             ("json_schema", self.guided_json),
             ("regex", self.guided_regex),
             ("choice", self.guided_choice),
             ("grammar", self.guided_grammar),
         ):
-            if value is not None:
+            if value is not None and value not in ("", []) and {name: value} not in wanted:
                 wanted.append({name: value})
         if len(wanted) > 1:
             raise GenerationError(
@@ -158,9 +181,54 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def _by_token(biases: dict[str, float]) -> dict[int, float]:
-    """JSON has texts as names; OpenAI's clients write token ids into them."""
+def sampling_params(given: dict[str, Any]) -> SamplingParams:
+    """With the edges of other servers: values that mean "none", "any" or "as much as there is".
+
+    top_p 0 is the likeliest token, top_k below 0 all of them; a seed below 0 any seed (-1) or one as good as another;
+    empty stop texts stop nothing; more log-probabilities than there are to have are as many as there are.
+    """
+    values = dict(given)
+    if values.get("top_p") == 0:
+        del values["top_p"]
+        values["top_k"] = 1
+    if values.get("top_k", 0) < 0:
+        values["top_k"] = 0
+    seed = values.get("seed")
+    if seed == -1:
+        del values["seed"]
+    elif seed is not None:
+        values["seed"] = seed % (MAX_SEED + 1)
+    if (stop := values.get("stop")) is not None:
+        values["stop"] = tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
+    for name in ("logprobs", "prompt_logprobs"):
+        if values.get(name) is not None:
+            values[name] = min(values[name], MOST_LOGPROBS)
+    return SamplingParams(**values)
+
+
+def length_limit(max_model_len: int, *limits: int | None) -> int:
+    """The lowest of several upper bounds; None and what is below 0 bounds nothing."""
+    given = [limit for limit in limits if limit is not None and limit >= 0]
+    return min([max_model_len, *given])
+
+
+def _by_token(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
+    """JSON has texts as names; OpenAI's clients write token ids into them, perhaps of another model's."""
     try:
-        return {int(token): bias for token, bias in biases.items()}
+        by_token = {int(token): max(-100.0, min(100.0, bias)) for token, bias in biases.items()}
     except ValueError:
         raise GenerationError('logit_bias must have token ids as names, such as {"42": -100}') from None
+    own = {token: bias for token, bias in by_token.items() if 0 <= token < vocab_size}
+    if len(own) < len(by_token):
+        ignore("logit_bias[]")
+    return own
+
+
+def _bias_pairs(pairs: list[Any]) -> Any:
+    """llama.cpp's `[[id, bias], ...]`; false for a bias: never."""
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        return pairs
+    return {
+        token if isinstance(token, str) else json.dumps(token): -100.0 if bias is False else bias
+        for token, bias in pairs
+    }

@@ -1,57 +1,70 @@
 """`/v1/messages`: what may be asked. Anthropic's fields, with a few extensions."""
 
-from typing import Annotated, Any, Literal, Self
+import json
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
+from deepseek.server.protocol.peer_fields import CACHE_HINTS, LABELS
+from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel
+from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, offered_tools
 
-MOST_MESSAGES = 10_000
+MAX_MESSAGES = 10_000
+THREAD_NOT_FOUND = "thread_not_found"
 
-
-class CacheControl(Strict):
-    """Changes nothing: prompts are cached without being told."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class Caller(Strict):
-    type: Literal["direct"]
+_LOADED = "every tool is loaded"
 
 
-class TextBlock(Strict):
+class TextBlock(RequestModel):
+    ignored: ClassVar = {**CACHE_HINTS, "citations": "the model cites nothing"}
+
     type: Literal["text"]
     text: str
-    cache_control: CacheControl | None = None
-    citations: Annotated[list[Any], Field(max_length=0)] | None = None
 
 
 _BLOCK_FIELDS: dict[str, tuple[set[str], set[str]]] = {
-    "text": ({"text"}, {"citations"}),
+    "text": ({"text"}, set()),
     "thinking": ({"thinking"}, {"signature"}),
-    "tool_use": ({"id", "name", "input"}, {"caller"}),
+    "tool_use": ({"id", "name", "input"}, set()),
     "tool_result": ({"tool_use_id"}, {"content", "is_error"}),
 }
-"""For each type of block the fields that it must and may have beside type and cache_control."""
+"""For each type of block the fields that it must and may have beside its type."""
 
 
-class Block(Strict):
-    """A part of a message. Other types, such as image and document, are refused: the models read text."""
+class Block(RequestModel):
+    """A part of a message. Images and files are refused: the models read text."""
+
+    ignored: ClassVar = {
+        **CACHE_HINTS,
+        "citations": "the model cites nothing",
+        "caller": "every tool is called by the model",
+    }
 
     type: Literal["text", "thinking", "tool_use", "tool_result"]
     text: str | None = None
-    citations: Annotated[list[Any], Field(max_length=0)] | None = None
     thinking: str | None = None
     signature: str | None = Field(default=None, description="Is not looked at.")
     id: str | None = None
     name: str | None = None
     input: dict[str, Any] | None = None
-    caller: Caller | None = None
     tool_use_id: str | None = None
     content: str | list[TextBlock] | None = None
     is_error: bool | None = None
-    cache_control: CacheControl | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        kind = values.get("type")
+        if kind == "tool_use" and isinstance(values.get("input"), str):
+            values["input"] = _object(values["input"])
+        if kind == "tool_result" and isinstance(values.get("content"), list):
+            values["content"] = [
+                _readable(block, notes.item("content", number)) for number, block in enumerate(values["content"])
+            ]
+        must, may = _BLOCK_FIELDS.get(str(kind), (cls.shape.names, cls.shape.names))
+        for name in (cls.shape.names & values.keys()) - must - may - {"type"}:
+            if values.pop(name) is not None:
+                notes.ignore(name)
 
     @model_validator(mode="after")
     def _has_its_fields(self) -> Self:
@@ -59,7 +72,7 @@ class Block(Strict):
         given = {name for name in self.model_fields_set if getattr(self, name) is not None}
         if missing := sorted(must - given):
             raise ValueError(f"a block of type {self.type} must have the field {missing[0]}")
-        if others := sorted(given - must - may - {"type", "cache_control"}):
+        if others := sorted(given - must - may - {"type"}):
             raise ValueError(f"a block of type {self.type} cannot have the field {others[0]}")
         return self
 
@@ -69,11 +82,24 @@ _ROLE_BLOCKS = {
     "assistant": {"text", "thinking", "tool_use"},
     "system": {"text"},
 }
+_UNREADABLE = {"image", "document", "container_upload", "audio", "video", "file"}
 
 
-class Message(Strict):
+class Message(RequestModel):
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        content = values.get("content")
+        if content is None and values.get("role") == "assistant":
+            values["content"] = ""
+        if isinstance(content, list):
+            values["content"] = [
+                _readable(block, below)
+                for number, block in enumerate(content)
+                if not _left_out(block, values.get("role"), below := notes.item("content", number))
+            ]
 
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
@@ -86,19 +112,75 @@ class Message(Strict):
         return self
 
 
-class Tool(Strict):
-    """One that the client carries out. Tools that a server carries out are refused by their type."""
+def _left_out(block: Any, role: Any, notes: Notes) -> bool:
+    """Blocks without text for the model: hidden reasoning, and what a provider's own tools did. They are recorded.
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    Of the user's only those that answer such a tool: what a user says must not be missing.
+    """
+    kind = block.get("type") if isinstance(block, dict) else None
+    if not isinstance(kind, str) or kind in _BLOCK_FIELDS or kind in _UNREADABLE:
+        return False
+    hosted = kind == "redacted_thinking" or kind.endswith(("_tool_use", "_tool_result", "tool_reference"))
+    if role == "assistant" or hosted:
+        notes.ignore(kind, known=False)
+        return True
+    return False
+
+
+def _readable(block: Any, notes: Notes) -> Any:
+    """Documents and search results that are text, as text. Refuses what the model cannot see."""
+    kind = block.get("type") if isinstance(block, dict) else None
+    if kind in ("search_result", "compaction"):
+        return {"type": "text", "text": _titled(block, _joined(block.get("content")))}
+    source = block.get("source") if kind == "document" else None
+    if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
+        return {"type": "text", "text": _titled(block, source["data"])}
+    if isinstance(source, dict) and source.get("type") == "content":
+        return {"type": "text", "text": _titled(block, _joined(source.get("content")))}
+    if kind == "tool_reference":
+        return {"type": "text", "text": str(block.get("tool_name", ""))}
+    if kind in _UNREADABLE:
+        notes.refuse("type", f"is {kind!r}, which this model cannot read: send text")
+    return block
+
+
+def _titled(block: dict[str, Any], text: str) -> str:
+    heads = [block[name] for name in ("title", "context", "source") if isinstance(block.get(name), str)]
+    return "\n".join([*heads, text])
+
+
+def _joined(content: Any) -> str:
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _object(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return text
+
+
+class Tool(RequestModel):
+    """One that the client carries out. Tools that a provider carries out are left out."""
+
+    ignored: ClassVar = {
+        **CACHE_HINTS,
+        "strict": "arguments are held to the schema where a call is forced",
+        "eager_input_streaming": "arguments come when they are certain",
+        "defer_loading": _LOADED,
+        "allowed_callers": "every tool is called by the model",
+        "input_examples": "no chat template here shows them",
+    }
+
+    name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     input_schema: dict[str, Any]
     type: Literal["custom"] | None = None
-    strict: bool | None = Field(default=None, description="Changes nothing.")
-    cache_control: CacheControl | None = None
-    eager_input_streaming: bool | None = Field(default=None, description="Changes nothing.")
 
 
-class ToolChoice(Strict):
+class ToolChoice(RequestModel):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool = False
@@ -110,75 +192,103 @@ class ToolChoice(Strict):
         return self
 
 
-class Thinking(Strict):
+class Thinking(RequestModel):
     """enabled: the model reasons, for so many tokens at most. disabled: it does not. adaptive: as it likes.
 
     display: omitted leaves reasoning out of the answer.
     """
 
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: int | None = Field(default=None, ge=1)
-    display: Literal["summarized", "omitted"] | None = Field(default=None, description="summarized: in full.")
+    budget_tokens: int | None = Field(default=None, ge=0, description="Counts with type enabled.")
+    display: str | None = Field(default=None, description="omitted; else reasoning comes in full.")
 
-    @model_validator(mode="after")
-    def _has_a_budget(self) -> Self:
-        if (self.budget_tokens is not None) != (self.type == "enabled"):
-            raise ValueError("budget_tokens must be given with type enabled, and with no other type")
-        return self
+    @property
+    def budget(self) -> int | None:
+        return self.budget_tokens if self.type == "enabled" else None
 
 
-class OutputFormat(Strict):
+class OutputFormat(RequestModel):
+    ignored: ClassVar = {"name": "a label"}
+
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
-class OutputConfig(Strict):
+class OutputConfig(RequestModel):
+    ignored: ClassVar = {"task_budget": "max_tokens holds"}
+
     format: OutputFormat | None = None
     effort: str | None = Field(default=None, description="For chat templates that read reasoning_effort.")
 
 
-class Metadata(Strict):
-    user_id: str | None = Field(default=None, description="A label; changes nothing.")
-
-
-class CountTokensRequest(Strict):
+class CountTokensRequest(RequestBody):
     """What makes the prompt."""
 
+    ignored: ClassVar = {
+        **LABELS,
+        **dict.fromkeys(
+            ("context_management", "compaction"), "the client's history is taken as it is; a longer one is refused"
+        ),
+        **dict.fromkeys(
+            ("container", "mcp_servers", "fallbacks", "fallback_credit_token", "inference_geo", "speed"),
+            "a service that is not offered here",
+        ),
+        **dict.fromkeys(
+            ("betas", "anthropic_beta", "anthropic_version", "user_profile_id", "workspace_id", "diagnostics"),
+            "a label",
+        ),
+    }
+    adapted: ClassVar = {
+        "output_format": "output_config.format",
+        "thread": "the whole history is sent again: to continue one is answered with thread_not_found",
+    }
+
     model: str | None = None
-    messages: list[Message] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: str | list[TextBlock] | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=256)
+    tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
-    cache_control: CacheControl | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        thread = values.pop("thread", None)
+        if isinstance(thread, dict) and thread.get("type") == "continue":
+            notes.refuse("thread", "is not kept here: send the whole history", THREAD_NOT_FOUND)
+        if thread is not None:
+            notes.ignore("thread")
+        form = values.pop("output_format", None)
+        if form is not None:
+            values["output_config"] = {"format": form, **(values.get("output_config") or {})}
+        if isinstance(values.get("tool_choice"), str):
+            values["tool_choice"] = {"type": values["tool_choice"]}
+        if isinstance(values.get("tools"), list):
+            values["tools"] = offered_tools(values["tools"], notes, taken=("custom",))
+        thinking = values.get("thinking")
+        if isinstance(thinking, dict) and thinking.get("type") not in ("enabled", "disabled", "adaptive"):
+            values.pop("thinking")
+            notes.ignore("thinking")
 
     @model_validator(mode="after")
     def _check_tools(self) -> Self:
-        if self.tool_choice is not None and self.tool_choice.type != "none" and not self.tools:
-            raise ValueError("tool_choice must be given with tools")
+        if not self.tools and self.tool_choice is not None:
+            if self.tool_choice.type not in ("auto", "none"):
+                raise ValueError("tool_choice must be given with tools that this server can offer to the model")
+            self.tool_choice = None
         return self
 
 
 class MessagesRequest(CountTokensRequest):
-    """Anthropic's fields; seed, priority, cache_salt and chat_template_kwargs are ours. Others are refused by name."""
+    """Anthropic's fields; seed, priority, cache_salt and chat_template_kwargs are ours. Others are ignored."""
 
-    max_tokens: int = Field(ge=1)
+    max_tokens: int = Field(ge=0)
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = None
     stop_sequences: list[str] | None = None
-    metadata: Metadata | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
     seed: int | None = None
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    cache_salt: str | None = Field(default=None, description="Cached prompts are shared within a salt only.")
-
-    @model_validator(mode="after")
-    def _check_budget(self) -> Self:
-        budget = self.thinking.budget_tokens if self.thinking is not None else None
-        if budget is not None and budget >= self.max_tokens:
-            raise ValueError("thinking.budget_tokens must be below max_tokens, which counts reasoning too")
-        return self
+    priority: int = Field(default=0, description=PRIORITY)
+    cache_salt: str | None = Field(default=None, description=CACHE_SALT)

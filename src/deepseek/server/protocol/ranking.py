@@ -1,24 +1,39 @@
 """`/v1/score` and `/v1/rerank`: vLLM's fields, which are Jina's and Cohere's. What is scored: `likelihood`."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import msgspec
 from pydantic import Field, model_validator
 
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.fields import PRIORITY
+from deepseek.server.protocol.peer_fields import LABELS
+from deepseek.server.protocol.tolerance import Refused, RequestBody, RequestModel
 
 MOST_TEXTS = 2048
+_REFUSED = {"truncate_prompt_tokens": Refused("send texts that fit into max_model_len", (-1,))}
+_IGNORED = {
+    **LABELS,
+    **dict.fromkeys(("use_activation", "activation", "softmax", "raw_scores"), "scores are probabilities"),
+    **dict.fromkeys(("truncate", "max_tokens_per_doc", "max_chunks_per_doc"), "a text that is too long is refused"),
+    "mm_processor_kwargs": "there are no media",
+}
 Texts = Annotated[list[str], Field(min_length=1, max_length=MOST_TEXTS)]
 
 
-class ScoreRequest(Strict):
+class ScoreRequest(RequestBody):
     """text_1: a query, or one for each document. text_2: the documents."""
+
+    aliases: ClassVar = {
+        **dict.fromkeys(("queries", "data_1"), "text_1"),
+        **dict.fromkeys(("documents", "items", "data_2"), "text_2"),
+    }
+    ignored: ClassVar = _IGNORED
+    refused: ClassVar = _REFUSED
 
     model: str | None = None
     text_1: str | Texts
     text_2: str | Texts
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    user: str | None = Field(default=None, description="A label; changes nothing.")
+    priority: int = Field(default=0, description=PRIORITY)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -38,18 +53,28 @@ class ScoreRequest(Strict):
         return list(zip(queries if len(queries) > 1 else queries * len(documents), documents, strict=True))
 
 
-class Document(Strict):
+class Document(RequestModel):
+    """Other fields are the client's own."""
+
     text: str
 
 
-class RerankRequest(Strict):
+class RerankRequest(RequestBody):
+    aliases: ClassVar = {"texts": "documents", "return_text": "return_documents", "top_k": "top_n"}
+    ignored: ClassVar = _IGNORED
+    refused: ClassVar = {**_REFUSED, "rank_fields": Refused("send the documents as texts", (["text"],))}
+
     model: str | None = None
     query: str
     documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_TEXTS)]
-    top_n: int | None = Field(default=None, ge=1, description="So many of the best; without it all.")
+    top_n: int | None = Field(default=None, description="So many of the best; without it, and below 1, all.")
     return_documents: bool = True
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    user: str | None = Field(default=None, description="A label; changes nothing.")
+    priority: int = Field(default=0, description=PRIORITY)
+
+    @property
+    def best(self) -> int | None:
+        """So many are told; None: all."""
+        return self.top_n if self.top_n is not None and self.top_n > 0 else None
 
     @property
     def texts(self) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from deepseek.server.errors import ApiError
-from deepseek.server.protocol.fields import REFUSED
 
 _BRANCH = re.compile(r"(str|int|float|bool|(list|dict|tuple|literal|function-\w+|constrained-\w+)\[?.*|[A-Z]\w*)$")
 
@@ -18,6 +17,8 @@ def refusal(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None =
     error = max(errors, key=lambda each: (len(each["loc"]), each["type"] != "string_type"))
     path = _path(error["loc"])
     name = str(error["loc"][-1]) if error["loc"] else ""
+    if "place" in error.get("ctx", {}):  # of the rewrite
+        return ApiError(400, error["msg"][:500], param=error["ctx"]["place"][:200], code=error["type"])
     if error["type"] == "extra_forbidden":
         return ApiError(400, _unknown(path, name, model), param=path, code="unknown_field")
     if not path:
@@ -37,8 +38,6 @@ def _path(location: Sequence[Any]) -> str:
 
 
 def _unknown(path: str, name: str, model: type[BaseModel] | None) -> str:
-    if name in REFUSED and path == name:
-        return f"{name} is not supported: {REFUSED[name]}"
     known = list(model.model_fields) if model is not None and path == name else []
     close = difflib.get_close_matches(name, known, 1)
     return f"{path} is not a known field: {f'did you mean {close[0]}?' if close else 'leave it out'}"

@@ -39,9 +39,21 @@ class FunctionCallItem(msgspec.Struct, tag="function_call"):
     name: str
     arguments: str = ""
     status: str = "in_progress"
+    namespace: str | msgspec.UnsetType = msgspec.UNSET
 
 
-OutputItem = OutputMessage | ReasoningItem | FunctionCallItem
+class CustomCallItem(msgspec.Struct, tag="custom_tool_call"):
+    """input: the text that the tool is given."""
+
+    id: str
+    call_id: str
+    name: str
+    input: str = ""
+    status: str = "in_progress"
+    namespace: str | msgspec.UnsetType = msgspec.UNSET
+
+
+OutputItem = OutputMessage | ReasoningItem | FunctionCallItem | CustomCallItem
 
 
 class InputDetails(msgspec.Struct):
@@ -165,3 +177,9 @@ class ArgumentsDone(Event, kw_only=True):
     item_id: str
     output_index: int
     arguments: str
+
+
+class InputDone(Event, kw_only=True):
+    item_id: str
+    output_index: int
+    input: str

@@ -1,107 +1,99 @@
 """`/v1/responses`: what may be asked. OpenAI's fields, with extensions of vLLM's."""
 
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from deepseek.sampling import StructuredOutput
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
+from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
+from deepseek.server.protocol.response_input import InputItem, readable_items
+from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody, RequestModel
+from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, adapt_tool_choice, offered_tools
 
-MOST_ITEMS = 10_000
-Nothing = Annotated[list[Any], Field(max_length=0)]
-Status = Literal["in_progress", "completed", "incomplete"]
-
-
-class TextPart(Strict):
-    """Text only: other kinds, such as input_image and input_file, are refused."""
-
-    type: Literal["input_text", "output_text", "text", "reasoning_text", "summary_text", "refusal"]
-    text: str | None = None
-    refusal: str | None = None
-    annotations: Nothing | None = None
-    logprobs: list[Any] | None = Field(default=None, description="Is not looked at.")
-
-    @model_validator(mode="after")
-    def _has_its_field(self) -> Self:
-        field = "refusal" if self.type == "refusal" else "text"
-        if getattr(self, field) is None:
-            raise ValueError(f"a part of type {self.type} must have the field {field}")
-        return self
-
-    @property
-    def said(self) -> str:
-        return self.text or self.refusal or ""
+MAX_ITEMS = 10_000
+MAX_TOP_LOGPROBS = 20
+_LOGPROBS = "message.output_text.logprobs"
+_SAMPLING = {"repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "stop"}
+"""Fields whose other names are taken here too."""
 
 
-_ITEM_FIELDS: dict[str, tuple[set[str], set[str]]] = {
-    "message": ({"role", "content"}, {"phase"}),
-    "function_call": ({"call_id", "name", "arguments"}, set()),
-    "function_call_output": ({"call_id", "output"}, set()),
-    "reasoning": (set(), {"summary", "content", "encrypted_content"}),
-}
-"""For each type of item the fields that it must and may have beside type, id and status."""
+class NamespaceMember(RequestModel):
+    """A function, or a tool with one text as input."""
 
+    ignored: ClassVar = {
+        "format": "the input is free text",
+        **CACHE_HINTS,
+        **dict.fromkeys(
+            ("defer_loading", "allowed_callers", "output_schema", "async"), "every tool is loaded and waited for"
+        ),
+    }
+    adapted: ClassVar = {"function": "the fields beside the type"}
 
-class InputItem(Strict):
-    """A message, a call that the model made, what came of it, or reasoning before one of these."""
-
-    type: Literal["message", "function_call", "function_call_output", "reasoning"] = "message"
-    id: str | None = None
-    status: Status | None = None
-    role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[TextPart] | None = None
-    phase: str | None = Field(default=None, description="Is not looked at.")
-    call_id: str | None = None
-    name: str | None = None
-    arguments: str | None = None
-    output: str | list[TextPart] | None = None
-    summary: list[TextPart] | None = Field(default=None, description="Used where reasoning has no content.")
-    encrypted_content: None = None
-
-    @model_validator(mode="after")
-    def _has_its_fields(self) -> Self:
-        must, may = _ITEM_FIELDS[self.type]
-        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
-        if missing := sorted(must - given):
-            raise ValueError(f"an item of type {self.type} must have the field {missing[0]}")
-        if others := sorted(given - must - may - {"type", "id", "status"}):
-            raise ValueError(f"an item of type {self.type} cannot have the field {others[0]}")
-        if self.arguments is not None and not _is_object(self.arguments):
-            raise ValueError("arguments must be the JSON text of an object")
-        return self
-
-
-def _is_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text or "{}"), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-class FunctionTool(Strict):
-    """Tools that a server carries out are refused by their type."""
-
-    type: Literal["function"]
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    type: Literal["function", "custom"]
+    name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = Field(default=None, description="Changes nothing.")
 
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        inner = values.pop("function", None)  # as /v1/chat/completions writes it
+        if isinstance(inner, dict):
+            for name, value in inner.items():
+                values.setdefault(name, value)
 
-class NamedTool(Strict):
-    type: Literal["function"]
+
+class FunctionTool(NamespaceMember):
+    """namespace: several tools under one name, which their calls carry."""
+
+    type: Literal["function", "custom", "namespace"]  # type: ignore[assignment]
+    tools: list[NamespaceMember] | None = Field(default=None, max_length=MAX_TOOLS)
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        super().adapt(values, notes)
+        if isinstance(values.get("tools"), list):
+            values["tools"] = offered_tools(values["tools"], notes.below("tools[]"), taken=("function", "custom"))
+
+
+class NamedTool(RequestModel):
+    adapted: ClassVar = {"function": "name"}
+    ignored: ClassVar = {"namespace": "a name stands for one tool"}
+
+    type: Literal["function", "custom"]
     name: str
 
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        inner = values.pop("function", None) or values.pop("custom", None)
+        if isinstance(inner, dict):
+            values.setdefault("name", inner.get("name"))
 
-class TextFormat(Strict):
+
+class TextFormat(RequestModel):
     """strict may be true or false: the schema is always held to."""
+
+    adapted: ClassVar = {"json_schema": "its fields beside the type"}
+    refused: ClassVar = {"syntax": Refused("use json_schema"), "definition": Refused("use json_schema")}
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
     description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        inner = values.pop("json_schema", None)
+        if isinstance(inner, dict):
+            for name, value in inner.items():
+                values.setdefault(name, value)
+        if values.get("type") == "json_object" and values.get("schema"):
+            values["type"] = "json_schema"
+        if values.get("type") == "text":
+            values.pop("schema", None)
 
     @model_validator(mode="after")
     def _has_schema(self) -> Self:
@@ -110,76 +102,121 @@ class TextFormat(Strict):
         return self
 
 
-class TextConfig(Strict):
+class TextConfig(RequestModel):
+    ignored: ClassVar = {"verbosity": "a hint that no chat template here reads"}
+
     format: TextFormat | None = None
 
 
-class Reasoning(Strict):
+class Reasoning(RequestModel):
+    ignored: ClassVar = {
+        "summary": "none is made: reasoning comes in full",
+        "generate_summary": "none is made: reasoning comes in full",
+        "context": "reasoning comes in full",
+        "mode": "a hint that no chat template here reads",
+        "enabled": "see effort",
+        "exclude": "reasoning comes in full",
+    }
+
     effort: str | None = Field(default=None, description="For chat templates that read reasoning_effort.")
-    summary: Literal["auto"] | None = Field(default=None, description="None is made: reasoning comes in full.")
 
 
-class StreamOptions(Strict):
-    include_obfuscation: Literal[False] | None = None
+class StreamOptions(RequestModel):
+    ignored: ClassVar = {"include_obfuscation": "nothing is padded", "include_usage": "usage comes with the last event"}
 
 
-class ResponsesRequest(Strict):
-    """What is not listed here is refused by name. store: true unless said otherwise, as with OpenAI."""
+class ResponsesRequest(RequestBody):
+    """Fields that are not listed are ignored and told. store: true unless said otherwise, as with OpenAI."""
+
+    aliases: ClassVar = {
+        **{alias: name for alias, name in SAMPLING_ALIASES.items() if name in _SAMPLING},
+        **dict.fromkeys(("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens"), "max_output_tokens"),
+    }
+    ignored: ClassVar = {
+        **SAMPLING_IGNORED,
+        **dict.fromkeys(("background", "background_options"), "the answer is complete when it comes"),
+        "truncation": "a prompt that is too long is refused",
+        "context_management": "the client's history is taken as it is; a longer one is refused",
+        "max_tool_calls": "bounds a provider's own tools",
+        "access_programs": "a service that is not offered here",
+    }
+    refused: ClassVar = {
+        **SAMPLING_REFUSED,
+        "prompt": Refused("send what it holds as instructions and input"),
+        "conversation": Refused("use previous_response_id, or send its items in input"),
+    }
+    adapted: ClassVar = {"reasoning_effort": "reasoning.effort", "response_format": "text.format"}
+    bounds: ClassVar = frozenset({"max_output_tokens"})
 
     model: str | None = None
-    input: str | Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS)]
+    input: str | Annotated[list[InputItem], Field(max_length=MAX_ITEMS)]
     instructions: str | None = Field(default=None, description="A system message; not kept for the next response.")
     previous_response_id: str | None = None
     store: bool = True
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
-    tools: list[FunctionTool] | None = Field(default=None, max_length=256)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedTool | None = None
     parallel_tool_calls: bool = True
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
-    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = Field(
-        default=None, description="Reasoning comes in plain text, so that nothing is encrypted."
+    include: list[str] | None = Field(
+        default=None, description=f"{_LOGPROBS}. Reasoning comes in plain text, so that nothing is encrypted."
     )
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    truncation: Literal["disabled"] | None = None
-    background: Literal[False] | None = None
-    metadata: dict[str, str] | None = Field(default=None, max_length=16, description="Labels; change nothing.")
+    top_logprobs: int | None = Field(default=None, ge=0, description=f"With include: {_LOGPROBS}.")
+    metadata: dict[str, Any] | None = Field(default=None, description="Labels; change nothing.")
     user: str | None = Field(default=None, description="A label; changes nothing.")
-    safety_identifier: str | None = Field(default=None, description="A label; changes nothing.")
-    prompt_cache_key: str | None = Field(default=None, description="A label; the cache needs none.")
-    service_tier: Literal["auto", "default"] | None = None
 
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = None
     min_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    thinking_budget: int | None = Field(default=None, ge=0, description="Tokens of reasoning at most.")
+    thinking_budget: int | None = Field(default=None, description="Tokens of reasoning at most; below 0: no bound.")
     chat_template_kwargs: dict[str, Any] | None = None
-    priority: int = Field(default=0, description="The lower, the earlier.")
-    cache_salt: str | None = Field(default=None, description="Cached prompts are shared within a salt only.")
+    priority: int = Field(default=0, description=PRIORITY)
+    cache_salt: str | None = Field(default=None, description=CACHE_SALT)
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        if isinstance(values.get("input"), list):
+            values["input"] = readable_items(values["input"], notes)
+        if isinstance(values.get("tools"), list):
+            values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom", "namespace"))
+        adapt_tool_choice(values, notes)
+        effort = values.pop("reasoning_effort", None)
+        if effort is not None:
+            values["reasoning"] = {"effort": effort, **(values.get("reasoning") or {})}
+        form = values.pop("response_format", None)
+        if form is not None:
+            values["text"] = {"format": form, **(values.get("text") or {})}
+        if isinstance(values.get("text"), str):
+            values["text"] = None
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if self.tool_choice not in (None, "auto", "none") and not self.tools:
-            raise ValueError("tool_choice must be given with tools")
-        if self.wants_logprobs and self.tools and self.tool_choice != "none":
-            raise ValueError("include cannot ask for log-probabilities where tools may be called")
+        if not self.tools:
+            if self.tool_choice not in (None, "auto", "none"):
+                raise ValueError("tool_choice must be given with tools that this server can offer to the model")
+            self.tool_choice = None
+        for name in self.include or ():
+            if name != _LOGPROBS or not self.wants_logprobs:
+                ignore("include[]")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options must be given with stream: true only")
-        if self.top_logprobs is not None and not self.wants_logprobs:
-            raise ValueError('top_logprobs must be given with include: ["message.output_text.logprobs"]')
+            ignore("stream_options")
+        if self.top_logprobs is not None:
+            self.top_logprobs = min(self.top_logprobs, MAX_TOP_LOGPROBS)
         return self
 
     @property
     def wants_logprobs(self) -> bool:
-        return "message.output_text.logprobs" in (self.include or ())
+        """Not where tools may be called: the tokens of calls would be among them."""
+        return _LOGPROBS in (self.include or ()) and (not self.tools or self.tool_choice == "none")
 
     @property
     def items(self) -> list[InputItem]:

@@ -1,46 +1,37 @@
 """`/tokenize` and `/detokenize`: vLLM's fields."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from deepseek.server.protocol.chat import ChatMessage, Tool
-from deepseek.server.protocol.fields import Strict
+from deepseek.server.protocol.chat import MAX_MESSAGES, ChatMessage, Tool, as_function
+from deepseek.server.protocol.peer_fields import LABELS
+from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody
+from deepseek.server.protocol.tools import offered_tools
 
 MOST_TOKENS = 1_000_000
 
 
-class TokenizeRequest(Strict):
-    """A prompt, or the messages of a chat."""
+class _Chat(RequestBody):
+    """What makes a chat's prompt."""
+
+    ignored: ClassVar = {
+        **LABELS,
+        **dict.fromkeys(("tool_choice", "parallel_tool_calls", "temperature", "max_tokens", "stream"), "of an answer"),
+        "mm_processor_kwargs": "there are no media",
+    }  # fmt: skip
+    refused: ClassVar = {"chat_template": Refused("start the server with --chat-template FILE")}
 
     model: str | None = None
-    prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=10_000)
-    tools: list[Tool] | None = None
-    add_special_tokens: bool = Field(default=True, description="Of a prompt: what the tokenizer puts around a text.")
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: dict[str, Any] | None = None
-    return_token_strs: bool = False
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either prompt or messages")
-        if self.continue_final_message and "add_generation_prompt" not in self.model_fields_set:
-            self.add_generation_prompt = False
-        return self
-
-
-class ApplyTemplateRequest(Strict):
-    """The messages of a chat."""
-
-    model: str | None = None
-    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
     tools: list[Tool] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        if isinstance(values.get("tools"), list):
+            values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom"))
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -48,8 +39,39 @@ class ApplyTemplateRequest(Strict):
             self.add_generation_prompt = False
         return self
 
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """Tools as `ChatTask.tools`."""
+        return [as_function(tool) for tool in self.tools or ()]
 
-class DetokenizeRequest(Strict):
+
+class TokenizeRequest(_Chat):
+    """A prompt, or the messages of a chat."""
+
+    aliases: ClassVar = {"content": "prompt", "add_special": "add_special_tokens"}
+    ignored: ClassVar = {"with_pieces": "see return_token_strs", "parse_special": "special tokens are always read"}
+
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
+    add_special_tokens: bool = Field(default=True, description="Of a prompt: what the tokenizer puts around a text.")
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        return self
+
+
+class ApplyTemplateRequest(_Chat):
+    """The messages of a chat."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
+
+
+class DetokenizeRequest(RequestBody):
+    ignored: ClassVar = LABELS
+
     model: str | None = None
     tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)
     skip_special_tokens: bool = False

@@ -11,13 +11,14 @@ from starlette.responses import Response
 
 from deepseek.server import sse
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
+from deepseek.server.chat_calls import ChatCalls
 from deepseek.server.errors import error_event
 from deepseek.server.generation import Wish
 from deepseek.server.openapi_document import answers_with
-from deepseek.server.parsing import ToolCallPiece
 from deepseek.server.protocol import answers as out
-from deepseek.server.protocol.chat import ChatCompletionRequest, NamedToolChoice
-from deepseek.server.reasoning_switch import with_effort
+from deepseek.server.protocol.chat import ChatCompletionRequest
+from deepseek.server.protocol.fields import length_limit
+from deepseek.server.reasoning_switch import usable_budget, with_effort, with_thinking
 from deepseek.server.routes.shared import json_response, new_router, serving, usage_of, wish_of
 from deepseek.server.service import Service, new_id
 from deepseek.server.token_views import experts_of
@@ -44,22 +45,26 @@ async def chat_completions(body: ChatCompletionRequest, request: Request) -> Res
 
 
 def _task(service: Service, body: ChatCompletionRequest, wish: Wish) -> ChatTask:
-    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    more: dict[str, Any] = {"max_tokens": service.engine.max_model_len if most is None else most}
+    limit = length_limit(service.engine.max_model_len, body.max_tokens, body.max_completion_tokens)
+    more: dict[str, Any] = {"max_tokens": max(limit, 1)}
     if body.logprobs:
         more["logprobs"] = body.top_logprobs or 0
-    choice = body.tool_choice
+    template = service.template_text
+    values = with_effort(template, body.chat_template_kwargs, body.reasoning_effort)
     return ChatTask(
         messages=[message.model_dump(exclude_none=True) for message in body.messages],
-        sampling=body.sampling(service.chat_defaults, **more),
+        sampling=body.sampling(service.chat_defaults, service.engine.model_config.vocab_size, **more),
         structured=body.structured(),
-        tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
-        tool_choice=choice.function.name if isinstance(choice, NamedToolChoice) else choice or "auto",
-        parallel_tool_calls=body.parallel_tool_calls is not False,
+        tools=body.offered,
+        tool_choice=body.choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False and not body.functions,
         add_generation_prompt=body.add_generation_prompt,
         continue_final_message=body.continue_final_message,
-        template_values=with_effort(service.template_text, body.chat_template_kwargs, body.reasoning_effort),
-        thinking_budget=body.thinking_budget,
+        template_values=with_thinking(template, values, body.enable_thinking, "enable_thinking"),
+        thinking_budget=usable_budget(
+            body.thinking_budget, reasons=service.parsers.reasoning is not None, field="thinking_budget"
+        ),
+        prompt_only=limit == 0,
         wish=wish,
     )
 
@@ -73,6 +78,7 @@ class _Telling:
         self._model = model
         self._id = answer_id
         self._created = int(time.time())
+        self._calls = [ChatCalls(body.custom_tools, older=bool(body.functions)) for _ in range(body.n or 1)]
 
     async def whole(self, answer: ChatAnswer) -> Response:
         choices = [_ChoiceFold(index) for index in range(answer.answer.params.n)]
@@ -117,9 +123,10 @@ class _Telling:
         delta = out.ChatDelta(content=said.content or None)
         if said.reasoning and self._body.include_reasoning:
             delta.reasoning_content = said.reasoning
-        if said.tool_calls:
-            delta.tool_calls = [_call_delta(call) for call in said.tool_calls]
-        choice = out.ChatChunkChoice(said.delta.sample, delta, None, said.finish_reason)
+        finish_reason = said.finish_reason
+        if said.tool_calls or finish_reason is not None:
+            finish_reason = self._calls[said.delta.sample].tell(said, delta)
+        choice = out.ChatChunkChoice(said.delta.sample, delta, None, finish_reason)
         visible = said.delta.n_visible
         if said.delta.logprobs:
             views, scored = self._service.token_views, said.delta.logprobs[:visible]
@@ -131,13 +138,6 @@ class _Telling:
         return choice
 
 
-def _call_delta(call: ToolCallPiece) -> out.ToolCallDelta:
-    is_first = call.name is not None
-    return out.ToolCallDelta(
-        call.index, out.CalledFunction(call.arguments, call.name), call.id, "function" if is_first else None
-    )
-
-
 class _ChoiceFold:
     """The sum of one sample's chunks."""
 
@@ -146,6 +146,7 @@ class _ChoiceFold:
         self._contents: list[str] = []
         self._reasonings: list[str] = []
         self._calls: list[out.ToolCall] = []
+        self._function_call: out.FunctionCall | msgspec.UnsetType = msgspec.UNSET
         self._logprobs: out.ChatLogprobs | None = None
         self._finish_reason = ""
         self._experts: list[out.TokenExperts] | msgspec.UnsetType = msgspec.UNSET
@@ -156,9 +157,9 @@ class _ChoiceFold:
         self._contents.append(delta.content or "")
         self._reasonings.append(delta.reasoning_content or "")
         for call in delta.tool_calls or ():
-            if call.function.name is not None:
-                self._calls.append(out.ToolCall(call.id or "", out.FunctionCall(call.function.name, "")))
-            self._calls[call.index].function.arguments += call.function.arguments
+            self._add_call(call)
+        if delta.function_call is not None:
+            self._add_function_call(delta.function_call)
         if choice.logprobs is not None:
             if self._logprobs is None:
                 self._logprobs = choice.logprobs
@@ -170,9 +171,26 @@ class _ChoiceFold:
             self._prompt_experts = choice.prompt_routed_experts
         self._finish_reason = choice.finish_reason or self._finish_reason
 
+    def _add_call(self, call: out.ToolCallDelta) -> None:
+        if call.custom is not None:
+            custom = out.CustomCall(call.custom.name or "", call.custom.input)
+            self._calls.append(out.ToolCall(call.id or "", type="custom", custom=custom))
+        elif call.function is not None:
+            if call.function.name is not None:
+                self._calls.append(out.ToolCall(call.id or "", out.FunctionCall(call.function.name, "")))
+            function = self._calls[call.index].function
+            assert isinstance(function, out.FunctionCall)
+            function.arguments += call.function.arguments
+
+    def _add_function_call(self, call: out.CalledFunction) -> None:
+        if not isinstance(self._function_call, out.FunctionCall):
+            self._function_call = out.FunctionCall(call.name or "", "")
+        self._function_call.arguments += call.arguments
+
     def told(self) -> out.ChatChoice:
         content, reasoning = "".join(self._contents), "".join(self._reasonings)
-        message = out.AnswerMessage(content if content or not self._calls else None)
+        called = self._calls or isinstance(self._function_call, out.FunctionCall)
+        message = out.AnswerMessage(content if content or not called else None, function_call=self._function_call)
         if reasoning:
             message.reasoning_content = reasoning
         if self._calls:

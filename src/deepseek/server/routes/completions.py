@@ -18,7 +18,8 @@ from deepseek.server.generation import Answer, Delta, Wish, begin
 from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import answers as out
 from deepseek.server.protocol.completions import CompletionRequest
-from deepseek.server.routes.shared import json_response, new_router, serving, usage_of, wish_of
+from deepseek.server.protocol.fields import length_limit
+from deepseek.server.routes.shared import json_response, new_router, serving, text_prompt, usage_of, wish_of
 from deepseek.server.service import Service, new_id
 from deepseek.server.token_views import LegacyLogprobs, experts_of
 
@@ -47,17 +48,18 @@ class _Work:
         self._wish = wish
         self._chunk = out.Completion(wish.request_id, int(time.time()), model, [])
         self._structured = body.structured()
+        self._limit = length_limit(service.engine.max_model_len, body.max_tokens)
         self._params = self._sampling()
         self._n = self._params.n
 
     def _sampling(self) -> SamplingParams:
         body = self._body
-        more: dict[str, Any] = {"max_tokens": max(body.max_tokens, 1), "structured": self._structured}
+        more: dict[str, Any] = {"max_tokens": max(self._limit, 1), "structured": self._structured}
         if body.logprobs is not None:
             more["logprobs"] = body.logprobs
             if body.echo:
                 more["prompt_logprobs"] = body.logprobs
-        return body.sampling(self._service.sampling_defaults, **more)
+        return body.sampling(self._service.sampling_defaults, self._service.engine.model_config.vocab_size, **more)
 
     async def begin(self, place: int) -> "_Prompt":
         body, prompt = self._body, self._body.prompts[place]
@@ -68,7 +70,7 @@ class _Work:
                 return prompt, self._params
             if body.suffix is not None:
                 return gap_prompt(service.tokenizer, prompt, body.suffix), self._params
-            return service.tokenizer.encode(prompt, add_special_tokens=body.add_special_tokens), self._params
+            return text_prompt(service, prompt, add_special_tokens=body.add_special_tokens), self._params
 
         wish = replace(self._wish, request_id=f"{self._wish.request_id}-{place}") if place else self._wish
         answer = await begin(service, make, wish, slow=self._structured is not None)
@@ -206,7 +208,7 @@ class _Prompt:
             choice.logprobs = out.CompletionLogprobs([], [], [], [])
             if echo:
                 logprobs.add_prompt(choice.logprobs, self.answer.prompt_ids, self.answer.prompt_logprobs or [])
-            if body.max_tokens > 0:
+            if body.max_tokens != 0:
                 logprobs.add(choice.logprobs, delta.logprobs)
         if delta.prompt_routing is not None:
             choice.prompt_routed_experts = experts_of(delta.prompt_routing)

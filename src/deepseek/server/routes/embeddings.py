@@ -9,12 +9,13 @@ from starlette.responses import Response
 from deepseek.engine.pooling import Pooling
 from deepseek.sampling import SamplingParams
 from deepseek.server import sse
+from deepseek.server.errors import ApiError
 from deepseek.server.generation import begin
 from deepseek.server.many_prompts import finish, run_all
 from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import embeddings as out
 from deepseek.server.protocol.embeddings import EmbeddingRequest
-from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
+from deepseek.server.routes.shared import json_response, new_router, serving, text_prompt, wish_for
 from deepseek.server.service import Service, new_id
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
 
 async def _embed(service: Service, body: EmbeddingRequest, request: Request, model: str) -> Response:
     inputs = body.inputs
+    size = service.engine.model_config.hidden_size
+    if body.dimensions not in (None, size):
+        raise ApiError(
+            400, f"dimensions must be left out or {size}: this model's vectors were not made to be cut shorter",
+            param="dimensions", code="unsupported_field",
+        )  # fmt: skip
     answer_id = new_id("embd")
 
     async def run(place: int) -> "tuple[NDArray[np.float32], int]":
@@ -43,7 +50,7 @@ async def _embed(service: Service, body: EmbeddingRequest, request: Request, mod
         def make() -> tuple[Any, SamplingParams]:
             if not isinstance(given, str):
                 return given, _PARAMS
-            return service.tokenizer.encode(given, add_special_tokens=body.add_special_tokens), _PARAMS
+            return text_prompt(service, given, add_special_tokens=body.add_special_tokens), _PARAMS
 
         pooling = Pooling(body.pooling)
         wish = wish_for(request, f"{answer_id}-{place}", priority=body.priority)

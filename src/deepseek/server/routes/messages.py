@@ -3,12 +3,12 @@
 import secrets
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams, StructuredOutput
 from deepseek.server import sse
 from deepseek.server.anthropic_messages import chat_messages, function_tools, is_continued
@@ -19,7 +19,9 @@ from deepseek.server.message_stream import MessageStream
 from deepseek.server.openapi_document import answers_with
 from deepseek.server.protocol import answers
 from deepseek.server.protocol import message_events as out
-from deepseek.server.protocol.messages import CountTokensRequest, MessagesRequest
+from deepseek.server.protocol.fields import length_limit, sampling_params
+from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.messages import THREAD_NOT_FOUND, CountTokensRequest, MessagesRequest
 from deepseek.server.reasoning_switch import switches, with_effort
 from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
 from deepseek.server.service import Service
@@ -34,7 +36,10 @@ _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 def anthropic_envelope(error: ApiError) -> dict[str, Any]:
     kind = _ERROR_KINDS.get(error.kind, error.kind)
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    told: dict[str, Any] = {"type": kind, "message": error.message}
+    if error.code == THREAD_NOT_FOUND:  # by which the SDKs know to send the whole history
+        told["details"] = {"error_code": error.code}
+    return {"type": "error", "error": told}
 
 
 ENVELOPES[PATH] = anthropic_envelope
@@ -138,11 +143,12 @@ def _task(service: Service, body: MessagesRequest, wish: Wish) -> ChatTask:
         "top_p": body.top_p,
         "top_k": body.top_k,
         "seed": body.seed,
-        "stop": body.stop_sequences or None,
+        "stop": body.stop_sequences,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    params = SamplingParams(**{**service.chat_defaults, **chosen, "max_tokens": body.max_tokens})
-    return _prompt(service, body, wish, params)
+    limit = length_limit(service.engine.max_model_len, body.max_tokens)
+    params = sampling_params({**service.chat_defaults, **chosen, "max_tokens": max(limit, 1)})
+    return replace(_prompt(service, body, wish, params), prompt_only=limit == 0)
 
 
 def _prompt(service: Service, body: CountTokensRequest, wish: Wish, params: SamplingParams) -> ChatTask:
@@ -154,6 +160,7 @@ def _prompt(service: Service, body: CountTokensRequest, wish: Wish, params: Samp
         messages=chat_messages(body),
         sampling=params,
         wish=wish,
+        structured_field="output_config.format",
         structured=None if form is None else StructuredOutput(json_schema=form.schema_),
         tools=function_tools(body.tools),
         tool_choice="auto" if choice is None else choice.name or _TOOL_CHOICES[choice.type],
@@ -173,10 +180,10 @@ def _thinking(service: Service, body: CountTokensRequest) -> tuple[dict[str, Any
     if wanted is None:
         return values, None
     reasons = service.parsers.reasoning is not None
-    if wanted.type == "enabled" and not reasons:
-        raise GenerationError("thinking.type cannot be enabled: this model does not reason; leave thinking out")
     names = switches(template)
+    if wanted.type == "enabled" and not reasons and not names:
+        ignore("thinking")
     values |= dict.fromkeys(names, wanted.type != "disabled")
     if wanted.type == "disabled":
         return values, 0 if reasons and not names else None
-    return values, wanted.budget_tokens
+    return values, wanted.budget if reasons else None

@@ -50,7 +50,7 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     async def told() -> Response:
         pairs = [(body.query, text) for text in texts]
         scores, usage = await _scores(service, request, answer_id, pairs, body.priority)
-        best = sorted(range(len(texts)), key=lambda place: -scores[place])[: body.top_n]
+        best = sorted(range(len(texts)), key=lambda place: -scores[place])[: body.best]
         results = [out.Ranked(place, scores[place]) for place in best]
         if body.return_documents:
             for result in results:

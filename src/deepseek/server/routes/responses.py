@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,19 +15,21 @@ from deepseek.sampling import SamplingParams
 from deepseek.server import sse
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
 from deepseek.server.errors import ApiError, as_api_error
+from deepseek.server.generation import Wish
 from deepseek.server.openapi_document import answers_object, answers_with
 from deepseek.server.protocol import response_events as out
 from deepseek.server.protocol.answers import encode
-from deepseek.server.protocol.responses import InputItem, NamedTool, ResponsesRequest
-from deepseek.server.reasoning_switch import with_effort
-from deepseek.server.response_items import chat_messages, function_tools
+from deepseek.server.protocol.fields import length_limit, sampling_params
+from deepseek.server.protocol.response_input import InputItem, read_items
+from deepseek.server.protocol.responses import NamedTool, ResponsesRequest
+from deepseek.server.reasoning_switch import usable_budget, with_effort
+from deepseek.server.response_items import chat_messages, chosen_name, function_tools
 from deepseek.server.response_stream import ResponseStream
 from deepseek.server.routes.shared import json_response, new_router, serving, tenant_of, wish_for
 from deepseek.server.service import Service
 
 PATH = "/v1/responses"
 router = new_router("responses")
-_items = TypeAdapter(list[InputItem])
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
     "stop",
@@ -44,11 +45,12 @@ async def create(body: ResponsesRequest, request: Request) -> Response:
     service = serving(request)
     model = service.check_model(body.model)
     tenant = tenant_of(request)
-    items = [*await _earlier(service, tenant, body.previous_response_id), *body.items]
+    items = await _earlier(service, tenant, body.previous_response_id)
+    items += await _resolved(service, tenant, body.items)
     response_id = f"resp_{secrets.token_hex(16)}"
-    params = _sampling(service, body)
-    task = _task(service, body, request, items, params, response_id)
-    telling = _Telling(service, body, tenant, items, _response(body, params, response_id, model))
+    wish = wish_for(request, response_id, priority=body.priority, cache_salt=body.cache_salt)
+    task = _task(service, body, wish, chat_messages(body.instructions, items))
+    telling = _Telling(service, body, tenant, items, _response(body, task.sampling, response_id, model))
     if body.stream:
         return sse.EventStream(telling.pieces(await begin_chat(service, task)))
 
@@ -96,37 +98,62 @@ async def _earlier(service: Service, tenant: str, response_id: str | None) -> li
             400, f"previous_response_id names {response_id!r:.100}, which was not stored or is forgotten by now: "
             "send its items in input", param="previous_response_id", code="previous_response_not_found",
         )  # fmt: skip
-    return _items.validate_json(found)
+    return read_items(msgspec.json.decode(found))
+
+
+async def _resolved(service: Service, tenant: str, items: Sequence[InputItem]) -> list[InputItem]:
+    """With the stored items that references name. Raises ApiError for those that are not there."""
+    if all(item.type != "item_reference" for item in items):
+        return list(items)
+    known: dict[str, InputItem] = {}
+    resolved = []
+    for item in items:
+        if item.type == "item_reference" and item.id is not None:
+            if item.id not in known:
+                known |= await _stored_items(service, tenant, item.id)
+            item = known[item.id]
+        resolved.append(item)
+    return resolved
+
+
+async def _stored_items(service: Service, tenant: str, item_id: str) -> dict[str, InputItem]:
+    """By id, those of a conversation that has this one."""
+    found = await service.in_thread(lambda: service.responses.items_with(tenant, item_id))
+    items = {item.id: item for item in read_items(msgspec.json.decode(found or b"[]")) if item.id is not None}
+    if item_id not in items:
+        raise ApiError(
+            400, f"input names the item {item_id!r:.100}, which was not stored or is forgotten by now: send the item",
+            param="input", code="item_not_found",
+        )  # fmt: skip
+    return items
 
 
 def _sampling(service: Service, body: ResponsesRequest) -> SamplingParams:
     given: dict[str, Any] = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
-    given["max_tokens"] = body.max_output_tokens or service.engine.max_model_len
+    given["max_tokens"] = max(1, length_limit(service.engine.max_model_len, body.max_output_tokens))
     if body.wants_logprobs:
         given["logprobs"] = body.top_logprobs or 0
-    return SamplingParams(**{**service.chat_defaults, **given})
+    return sampling_params({**service.chat_defaults, **given})
 
 
-def _task(
-    service: Service,
-    body: ResponsesRequest,
-    request: Request,
-    items: Sequence[InputItem],
-    params: SamplingParams,
-    response_id: str,
-) -> ChatTask:
+def _task(service: Service, body: ResponsesRequest, wish: Wish, messages: Sequence[dict[str, Any]]) -> ChatTask:
     choice = body.tool_choice
     effort = body.reasoning.effort if body.reasoning is not None else None
+    tools, called = function_tools(body.tools)
     return ChatTask(
-        messages=chat_messages(body.instructions, items),
-        sampling=params,
-        wish=wish_for(request, response_id, priority=body.priority, cache_salt=body.cache_salt),
+        messages=messages,
+        sampling=_sampling(service, body),
+        wish=wish,
         structured=body.structured,
-        tools=function_tools(body.tools),
-        tool_choice=choice.name if isinstance(choice, NamedTool) else choice or "auto",
+        structured_field="text.format",
+        prompt_only=body.max_output_tokens == 0,
+        tools=tools,
+        tool_choice=chosen_name(choice.name, called) if isinstance(choice, NamedTool) else choice or "auto",
         parallel_tool_calls=body.parallel_tool_calls,
         template_values=with_effort(service.template_text, body.chat_template_kwargs, effort, "reasoning.effort"),
-        thinking_budget=body.thinking_budget,
+        thinking_budget=usable_budget(
+            body.thinking_budget, reasons=service.parsers.reasoning is not None, field="thinking_budget"
+        ),
     )
 
 
@@ -140,7 +167,7 @@ def _response(body: ResponsesRequest, params: SamplingParams, response_id: str, 
         model=model,
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
-        metadata=body.metadata or {},
+        metadata={name: str(value) for name, value in (body.metadata or {}).items()},
         parallel_tool_calls=body.parallel_tool_calls,
         previous_response_id=body.previous_response_id,
         reasoning={"effort": effort, "summary": None},
@@ -166,7 +193,7 @@ class _Telling:
     response: out.ResponseAnswer
 
     def __post_init__(self) -> None:
-        self._stream = ResponseStream(self.response, self._logprobs)
+        self._stream = ResponseStream(self.response, self._logprobs, function_tools(self.body.tools)[1])
 
     async def whole(self, answer: ChatAnswer) -> Response:
         async with aclosing(self._events(answer)) as steps:
@@ -201,12 +228,7 @@ class _Telling:
             await self.service.in_thread(self._keep)
 
     def _keep(self) -> None:
-        """A call whose arguments were cut off is no part of the conversation that goes on: it cannot be told."""
-        said = [
-            item
-            for item in self.response.output
-            if not (isinstance(item, out.FunctionCallItem) and item.status == "incomplete")
-        ]
+        said = self.response.output
         items = [item.model_dump(exclude_none=True) for item in self.items] + said
         self.service.responses.put(
             self.tenant, self.response.id, msgspec.json.encode(self.response), msgspec.json.encode(items)

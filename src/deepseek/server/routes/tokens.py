@@ -45,7 +45,7 @@ def _ids(service: Service, body: TokenizeRequest, request: Request) -> list[int]
 def _chat_ids(service: Service, body: TokenizeRequest | ApplyTemplateRequest, request: Request) -> list[int]:
     task = ChatTask(
         messages=[message.model_dump(exclude_none=True) for message in body.messages or ()],
-        tools=[tool.model_dump(exclude_none=True) for tool in body.tools or ()],
+        tools=body.offered,
         sampling=SamplingParams(),
         wish=Wish(request_id="", record=request.scope[RECORD]),
         add_generation_prompt=body.add_generation_prompt,

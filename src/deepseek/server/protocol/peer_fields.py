@@ -1,0 +1,181 @@
+"""Fields that other servers and OpenAI's own service know, and what becomes of each here.
+
+From the reference of OpenAI's API and the documentation and sources of vLLM, SGLang, llama.cpp, Ollama, LM Studio,
+KoboldCpp, text-generation-webui, TabbyAPI, Text Generation Inference, OpenRouter, Mistral, DeepSeek and DashScope.
+"""
+
+from deepseek.server.protocol.tolerance import Refused
+
+_LABEL = "a label"
+_CACHE = "prompts are cached anyway"
+_HOSTED = "a service that is not offered here"
+_SPEED = "does not change the answer"
+_EXTRA = "the answer has nothing of this"
+_ORDER = "filters are applied in one order"
+_ROUTING = "there is one model and no one to choose among"
+
+CACHE_HINTS = {"cache_control": _CACHE, "prompt_cache_breakpoint": _CACHE}
+"""Of parts of a body."""
+
+LABELS = {
+    "user": _LABEL,
+    "metadata": _LABEL,
+    "safety_identifier": _LABEL,
+    "trace": _LABEL,
+    "session_id": _LABEL,
+    "client_metadata": _LABEL,
+    "billing_policy": _LABEL,
+    "store": "nothing is stored here",
+    "service_tier": "there is one tier",
+    "moderation": _HOSTED,
+    "prompt_cache_key": _CACHE,
+    "prompt_cache_retention": _CACHE,
+    "prompt_cache_options": _CACHE,
+    "cache_control": _CACHE,
+    "keep_alive": "the model stays loaded",
+    "ttl": "the model stays loaded",
+}
+"""Of every API."""
+
+SAMPLING_ALIASES = {
+    "repeat_penalty": "repetition_penalty",
+    "rep_pen": "repetition_penalty",
+    "freq_pen": "frequency_penalty",
+    "presence_pen": "presence_penalty",
+    "typical": "typical_p",
+    "random_seed": "seed",
+    "sampler_seed": "seed",
+    "sampling_seed": "seed",
+    "stop_sequences": "stop",
+    "stop_sequence": "stop",
+    "stopping_strings": "stop",
+    "stop_strings": "stop",
+    "min_new_tokens": "min_tokens",
+    "ban_eos_token": "ignore_eos",
+    "no_stop_trim": "include_stop_str_in_output",
+    "rid": "request_id",
+    "regex": "guided_regex",
+    "regex_pattern": "guided_regex",
+    "ebnf": "guided_grammar",
+    "grammar": "guided_grammar",
+    "grammar_string": "guided_grammar",
+    "json_schema": "guided_json",
+}
+LENGTH_ALIASES = dict.fromkeys(
+    ("n_predict", "num_predict", "max_new_tokens", "max_gen_len", "max_tokens_to_sample"), "max_tokens"
+)
+
+SAMPLING_REFUSED: dict[str, Refused] = {
+    "audio": Refused("this server answers with text only"),
+    "modalities": Refused("this server answers with text only", lambda value: value in (["text"], "text", [])),
+    "prompt_logprobs": Refused(
+        "use /v1/completions with echo and logprobs", lambda value: value is False or value == -1
+    ),
+    "truncate_prompt_tokens": Refused("send texts that fit into max_model_len", (-1,)),
+    "truncate": Refused("send texts that fit into max_model_len", ("none", "NONE")),
+    "use_beam_search": Refused("beam search is not offered; leave it out"),
+    "num_beams": Refused("beam search is not offered; leave it out", (1,)),
+    "best_of": Refused("ask for n answers and choose among them", (1,)),
+    "logits_processors": Refused("use logit_bias, bad_words or allowed_token_ids"),
+    "custom_logit_processor": Refused("use logit_bias, bad_words or allowed_token_ids"),
+    "vllm_xargs": Refused("leave it out"),
+    "structural_tag": Refused("use structured_outputs.grammar"),
+    "stop_regex": Refused("use stop with texts"),
+    "mirostat": Refused("use temperature, top_p and min_p"),
+    "mirostat_mode": Refused("use temperature, top_p and min_p"),
+    "dry_multiplier": Refused("use repetition_penalty"),
+    "xtc_probability": Refused("leave it out"),
+    "top_n_sigma": Refused("use min_p", lambda value: isinstance(value, int | float) and value <= 0),
+    "nsigma": Refused("use min_p", lambda value: isinstance(value, int | float) and value <= 0),
+    "top_a": Refused("use min_p"),
+    "tfs": Refused("use top_p or min_p", (1,)),
+    "tfs_z": Refused("use top_p or min_p", (1,)),
+    "epsilon_cutoff": Refused("use min_p"),
+    "eta_cutoff": Refused("use min_p"),
+    "smoothing_factor": Refused("use temperature"),
+    "dynamic_temperature": Refused("use temperature"),
+    "dynatemp_range": Refused("use temperature"),
+    "adaptive_target": Refused("use temperature", lambda value: isinstance(value, int | float) and value < 0),
+    "penalty_alpha": Refused("contrastive search is not offered; leave it out"),
+    "guidance_scale": Refused("leave it out", (1,)),
+    "negative_prompt": Refused("leave it out"),
+    "no_repeat_ngram_size": Refused("use repetition_penalty"),
+    "encoder_repetition_penalty": Refused("use repetition_penalty", (1,)),
+    "skew": Refused("leave it out"),
+    "min_keep": Refused("leave it out", (1,)),
+    "banned_strings": Refused("use bad_words"),
+    "custom_token_bans": Refused("use logit_bias"),
+    "banned_tokens": Refused("use logit_bias"),
+    "watermark": Refused("leave it out"),
+    "lora": Refused("serve the merged model"),
+    "lora_path": Refused("serve the merged model"),
+    "adapter_id": Refused("serve the merged model"),
+    "image_data": Refused("this model reads text only"),
+    "image": Refused("this model reads text only"),
+    "images": Refused("this model reads text only"),
+    "prompt_embeds": Refused("send text or token ids"),
+    "input_ids": Refused("use /v1/completions with token ids as prompt"),
+    "chat_template": Refused("start the server with --chat-template FILE"),
+    "documents": Refused("write them into a message"),
+    "data_sources": Refused("write what they hold into a message"),
+    "safe_prompt": Refused("write it into the system message"),
+    "tool_prompt": Refused("write it into the system message"),
+}
+"""Sampling that is not implemented, and inputs that would be missing from the prompt."""
+
+SAMPLING_IGNORED = {
+    **LABELS,
+    **dict.fromkeys(("prediction", "speculative_ngram", "draft_model", "prompt_lookup_num_tokens"), _SPEED),
+    **dict.fromkeys(("cache_prompt", "extra_key", "id_slot", "slot_id", "n_cache_reuse", "session_params"), _CACHE),
+    **dict.fromkeys(
+        ("web_search_options", "search_parameters", "enable_search", "plugins", "safety_model", "guardrails"), _HOSTED
+    ),
+    **dict.fromkeys(("models", "route", "provider", "transforms", "max_price", "fallbacks"), _ROUTING),
+    **dict.fromkeys(
+        (
+            "usage", "timings_per_token", "return_progress", "return_tokens", "return_token_ids", "response_fields",
+            "return_tokens_as_token_ids", "return_hidden_states", "return_routed_experts", "details", "perf_metrics",
+            "decoder_input_details", "return_meta_info", "post_sampling_probs", "debug",
+        ),
+        _EXTRA,
+    ),
+    **dict.fromkeys(("samplers", "sampler_order", "sampler_priority", "temperature_last"), _ORDER),
+    **dict.fromkeys(("mirostat_tau", "mirostat_eta"), "means something with mirostat only"),
+    **dict.fromkeys(
+        ("dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "dry_range"),
+        "means something with dry_multiplier only",
+    ),
+    **dict.fromkeys(("dynatemp_exponent", "dynatemp_low", "dynatemp_high"), "means something with a range only"),
+    **dict.fromkeys(("length_penalty", "early_stopping"), "means something with beam search only"),
+    **dict.fromkeys(
+        (
+            "repeat_last_n", "rep_pen_range", "rep_pen_slope", "repetition_penalty_range", "repetition_decay",
+            "penalize_nl",
+        ),
+        "penalties look at the whole prompt and answer",
+    ),
+    **dict.fromkeys(
+        ("max_context_length", "truncation_length", "num_ctx", "n_ctx", "n_keep", "n_discard", "num_keep",
+         "context_length_exceeded_behavior"),
+        "the context is as long as the server was started with; a longer prompt is refused",
+    ),
+    **dict.fromkeys(
+        ("guided_decoding_backend", "guided_whitespace_pattern", "grammar_lazy", "grammar_triggers",
+         "preserved_tokens", "parse_tool_calls", "chat_format", "reasoning_format", "separate_reasoning",
+         "stream_reasoning", "reasoning_in_content", "thinking_forced_open"),
+        "the server decides how answers are read",
+    ),
+    "xtc_threshold": "means something with xtc_probability only",
+    "smoothing_curve": "means something with smoothing_factor only",
+    "adaptive_decay": "means something with adaptive_target only",
+    "spaces_between_special_tokens": "special tokens are written without spaces",
+    "t_max_predict_ms": "the server's --request-seconds holds",
+    "mm_processor_kwargs": "there are no media",
+    "media_io_kwargs": "there are no media",
+    "image_config": "there are no media",
+    "verbosity": "a hint that no chat template here reads",
+    "prompt_mode": "a hint that no chat template here reads",
+    "kv_transfer_params": _SPEED,
+    "data_parallel_rank": _SPEED,
+    "options": "fields of Ollama's own API; its OpenAI API does not read them either",
+}  # fmt: skip
