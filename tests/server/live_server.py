@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,10 +44,16 @@ class Live:
 
 
 @contextmanager
-def live(engine: Engine, name: str = "tiny", folder: Path | None = None, **settings: Any) -> Iterator[Live]:
+def live(
+    engine: Engine,
+    name: str = "tiny",
+    folder: Path | None = None,
+    sampling_defaults: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Iterator[Live]:
     """Closes the engine in the end. folder: of the model, which may bring records of its training."""
     config = ServerConfig.of({"port": 0, "access_log": "off", "shutdown_timeout": 5.0, **settings}, environment={})
-    app = build_app(config, engine, name, model_folder=folder)
+    app = build_app(config, engine, name, sampling_defaults, folder)
     started = threading.Event()
     server = Server(app, config, lambda address: started.set())
     thread = threading.Thread(target=server.run)

@@ -67,9 +67,10 @@ def run(config: ServerConfig) -> None:
 
 def recommended_for(config: ServerConfig, model: Path) -> dict[str, Any]:
     """How to sample where a request says nothing; fields of SamplingParams."""
+    from deepseek.hub import DEFAULT_MODEL
     from deepseek.server.generation_defaults import recommended
 
-    return recommended(model) if config.generation_config == "auto" else {}
+    return recommended(model, config.model or DEFAULT_MODEL) if config.generation_config == "auto" else {}
 
 
 def short_name(wanted: str) -> str:

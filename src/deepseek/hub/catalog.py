@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -56,6 +56,7 @@ class Entry:
     wheels: tuple[Pin, ...] = ()
     joined: Joined | None = None
     aliases: tuple[str, ...] = ()
+    sampling: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         assert (self.repo is None) == bool(self.wheels), self.name
@@ -133,12 +134,16 @@ def _entry(values: Mapping[str, Any]) -> Entry:
     return _build(Entry, own)
 
 
+def _is_required(one: Field[Any]) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
+
+
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     """The dataclass from a table of the file; a key it does not have, or lacks, is an error by name."""
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    known = {one.name: one for one in fields(cls)}  # type: ignore[arg-type]
     label = f"catalog: {values.get('name') or values.get('package')}"
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f"{label}: unknown keys {unknown}")
-    if missing := sorted(name for name, field in known.items() if field.default is MISSING and name not in values):
+    if missing := sorted(name for name, one in known.items() if _is_required(one) and name not in values):
         raise ValueError(f"{label}: missing keys {missing}")
     return cls(**values)

@@ -98,7 +98,10 @@ class ServerConfig:
         None, CHAT, "A file with a chat template, used instead of the model's own.", takes="FILE"
     )
     generation_config: GenerationConfig = _setting(
-        "auto", CHAT, "Sampling where a request says nothing: as the model's makers recommend, or off."
+        "auto",
+        CHAT,
+        "Sampling where a request says nothing: auto takes what the model's makers recommend (from its files or "
+        "the catalog), off temperature 1 without limits.",
     )
     reasoning_parser: str | None = _setting(
         None, CHAT, "How to find reasoning in answers; none: do not look.", takes="NAME"
