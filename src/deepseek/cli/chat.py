@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from deepseek.cli import options
 from deepseek.cli.console import counted, err, out, print_pieces
+from deepseek.cli.sampling import given_options, over_recommended
 from deepseek.errors import DeepseekError
 from deepseek.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from deepseek.cli.session import Session
 
-# Greedy: at 0.2 the four-bit default model answers every third time "What is the capital of France?" in poor French.
-DEFAULTS = SamplingParams(max_tokens=512, temperature=0.0)
+DEFAULTS = SamplingParams(max_tokens=512)
 
 HELP = """\
   /system TEXT   set the system message and start anew
@@ -26,10 +26,10 @@ def chat(
     prompt: options.Prompt = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = DEFAULTS.max_tokens,
-    temperature: options.Temperature = DEFAULTS.temperature,
-    top_k: options.TopK = DEFAULTS.top_k,
-    top_p: options.TopP = DEFAULTS.top_p,
-    min_p: options.MinP = DEFAULTS.min_p,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
     seed: options.Seed = DEFAULTS.seed,
     stop: options.Stop = None,
     revision: options.Revision = None,
@@ -53,14 +53,14 @@ def chat(
     """
     from deepseek.cli.session import Wanted, check_model_name, open_session, read_prompt
 
-    params = SamplingParams(
+    given = given_options(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
         seed=seed,
-        stop=tuple(stop or ()),
+        stop=stop,
     )
     check_model_name(model)
     question = read_prompt(prompt)
@@ -77,6 +77,7 @@ def chat(
             allow_unknown_keys=allow_unknown_keys,
         )
     )
+    params = over_recommended(model, revision, given)
     conversation = Conversation(session, params, system)
     if question is not None:
         conversation.ask(question)

@@ -4,20 +4,21 @@ from collections import deque
 
 from deepseek.cli import options
 from deepseek.cli.console import counted, err, print_json, print_pieces
+from deepseek.cli.sampling import given_options, over_recommended
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
 
-DEFAULTS = SamplingParams(temperature=0.0)
+DEFAULTS = SamplingParams()
 
 
 def generate(
     model: options.ModelName = None,
     prompt: options.Prompt = None,
     max_tokens: options.MaxTokens = DEFAULTS.max_tokens,
-    temperature: options.Temperature = DEFAULTS.temperature,
-    top_k: options.TopK = DEFAULTS.top_k,
-    top_p: options.TopP = DEFAULTS.top_p,
-    min_p: options.MinP = DEFAULTS.min_p,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
     seed: options.Seed = DEFAULTS.seed,
     stop: options.Stop = None,
     revision: options.Revision = None,
@@ -40,14 +41,14 @@ def generate(
     """
     from deepseek.cli.session import Wanted, check_model_name, open_session, read_prompt
 
-    params = SamplingParams(
+    given = given_options(
         max_tokens=max_tokens,
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         min_p=min_p,
         seed=seed,
-        stop=tuple(stop or ()),
+        stop=stop,
     )
     check_model_name(model)
     text = read_prompt(prompt)
@@ -66,6 +67,7 @@ def generate(
             allow_unknown_keys=allow_unknown_keys,
         )
     )
+    params = over_recommended(model, revision, given)
     pieces = session.stream(session.tokenizer.encode(text), params)
     if as_json:
         deque(pieces, maxlen=0)

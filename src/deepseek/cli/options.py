@@ -26,10 +26,13 @@ Prompt = Annotated[
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", callback=_text, help="A system message, put first.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Stop after so many tokens.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token.")]
-TopK = Annotated[int, typer.Option(min=-1, help="Choose among the k likeliest tokens; 0 or -1: all.")]
-TopP = Annotated[float, typer.Option(help="Choose among the likeliest tokens that make up this probability.")]
-MinP = Annotated[float, typer.Option(help="Leave out tokens below this share of the likeliest one's probability.")]
+_RECOMMENDED = " Without it as the model's makers recommend."
+Temperature = Annotated[float | None, typer.Option(min=0.0, help=f"0 always takes the likeliest token.{_RECOMMENDED}")]
+TopK = Annotated[int | None, typer.Option(min=-1, help="Choose among the k likeliest tokens; 0 or -1: all.")]
+TopP = Annotated[float | None, typer.Option(help="Choose among the likeliest tokens that make up this probability.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Leave out tokens below this share of the likeliest one's probability.")
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="The same seed gives the same text.")]
 Stop = Annotated[
     list[str] | None,

@@ -56,7 +56,7 @@ class Entry:
     wheels: tuple[Pin, ...] = ()
     joined: Joined | None = None
     aliases: tuple[str, ...] = ()
-    sampling: Mapping[str, float] = field(default_factory=dict, hash=False)
+    sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         assert (self.repo is None) == bool(self.wheels), self.name
