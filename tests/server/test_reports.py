@@ -10,22 +10,9 @@ import pytest
 from live_server import Live
 
 TABLES = sorted((Path(__file__).parent / "reports").glob("*.toml"))
-KEYS = {
-    *("source", "input", "right", "path", "method", "headers", "body", "status", "answer", "error", "ignored", "verdict"),
-}
-    "source",
-    "input",
-    "right",
-    "path",
-    "method",
-    "headers",
-    "body",
-    "status",
-    "answer",
-    "error",
-    "ignored",
-    "verdict",
-}
+KEYS = frozenset((
+    "source", "input", "right", "path", "method", "headers", "body", "status", "answer", "error", "ignored", "verdict",
+))  # fmt: skip
 
 
 def _reports() -> list[Any]:
