@@ -423,6 +423,26 @@ def test_a_bad_config(content: str, message: str, tmp_path: Path) -> None:
     assert "config.json" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"{", b"\xef\xbb\xbf{"),  # a byte order mark, as editors on Windows write it
+        (b"{", b'{"initializer_range": Infinity, '),  # Python's json writes these
+        (b"{", b'{"embd_pdrop": NaN, "layers": [-Infinity], '),
+        (b"{", b'{"use_cache": false, "use_cache": true, '),
+        (b"{", b'{"vocab_size": 1, '),  # of a name that occurs twice the last counts
+        (b'"num_hidden_layers": 2', b'"num_hidden_layers": 2.0'),
+    ],
+)
+def test_a_config_as_python_and_editors_write_it(before: bytes, after: bytes, tmp_path: Path) -> None:
+    tensors = random_tensors(LLAMA)
+    config = write_folder(tmp_path, LLAMA, tensors) / "config.json"
+    written = config.read_bytes()
+    assert before in written
+    config.write_bytes(written.replace(before, after, 1))
+    assert_holds(tmp_path, LLAMA, tensors)
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux shows them")
 def test_nothing_stays_open_after_an_error(tmp_path: Path) -> None:
     folder = write_shards(tmp_path, LLAMA, split(random_tensors(LLAMA), 4)[:3])

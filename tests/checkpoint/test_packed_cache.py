@@ -1,6 +1,7 @@
 """Stores in the cache: found again, made anew when the source changes, whole whatever happens to the process."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,17 @@ from pathlib import Path
 import pytest
 
 from deepseek.checkpoint.checkpoint import open_checkpoint
-from deepseek.checkpoint.packed import PackedStore, cache, ensure_packed, open_store, verify_store, write_store
+from deepseek.checkpoint.packed import (
+    PackedStore,
+    cache,
+    ensure_packed,
+    open_store,
+    stores_of,
+    verify_store,
+    write_store,
+)
 from deepseek.checkpoint.packed import writer as packed_writer
-from deepseek.errors import CheckpointError, DeepseekError
+from deepseek.errors import CheckpointError, ConfigError, DeepseekError
 from gguf_models import CONFIGS, random_weights
 from packed_values import RAGGED, write_checkpoint
 from tiny_checkpoints import LLAMA, random_tensors, write_shards
@@ -133,6 +142,22 @@ def test_a_damaged_or_deleted_store_is_made_again(damage: str, model: Path) -> N
     else:
         path.write_bytes({"cut": whole[:-1], "emptied": b"", "header": whole[:99] + b"?" + whole[100:]}[damage])
     assert ensure_packed(model).path.read_bytes() == whole
+
+
+def test_the_verdict_does_not_hang_on_what_was_run_before(model: Path, folder: Path, packings: list[Path]) -> None:
+    """A store that only allow_unknown made possible is one of its own."""
+    config = model / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "is_causal": False}))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="is_causal is False"):
+            ensure_packed(model)
+        first = ensure_packed(model, allow_unknown=True)
+        assert len(packings) == 1
+    assert stores_of(model) == [first.path]
+    config.write_text(json.dumps({**json.loads(config.read_text()), "is_causal": True}))
+    assert ensure_packed(model).path != first.path
+    assert ensure_packed(model, allow_unknown=True).path == ensure_packed(model).path
+    assert len(stores(folder)) == 1  # the other one was of a file that is no more
 
 
 def test_no_source(tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def _yarn_from_hf(scaling: ConfigReader, theta: float, ratio: float, original: i
         original_max_position_embeddings=original,
         beta_fast=scaling.number("beta_fast", None) or 32.0,
         beta_slow=scaling.number("beta_slow", None) or 1.0,
-        mscale=scaling.number("mscale", None),
-        mscale_all_dim=scaling.number("mscale_all_dim", None),
+        mscale=scaling.number("mscale", None) or None,
+        mscale_all_dim=scaling.number("mscale_all_dim", None) or None,
         attention_factor=scaling.number("attention_factor", None),
         truncate=scaling.boolean("truncate", True),
     )
@@ -108,6 +108,7 @@ def rope_from_gguf(reader: ConfigReader, *, interleaved: bool = False, latent: b
     old_factor = reader.number("rope.scale_linear", 0.0)
     factor = reader.number("rope.scaling.factor", old_factor) or 1.0
     attention = reader.number("rope.scaling.attn_factor", 1.0)
+    original = reader.integer("rope.scaling.original_context_length", None) or reader.integer("context_length")
     if kind not in ("none", "linear", "yarn"):
         raise ConfigError(
             f"{reader.where}: rope.scaling.type {kind!r} is not computed; this version runs none, linear, yarn"
@@ -123,13 +124,12 @@ def rope_from_gguf(reader: ConfigReader, *, interleaved: bool = False, latent: b
         return RopeConfig(theta=theta, interleaved=interleaved, scaling="linear", factor=factor)
     multiplier = reader.number("rope.scaling.yarn_log_multiplier", None) if latent else None
     mscale = None if multiplier is None else round(multiplier / _LOG_MULTIPLIER_PER_MSCALE, 6)
-    length = reader.integer("context_length")
     return RopeConfig(
         theta=theta,
         interleaved=interleaved,
         scaling="yarn",
         factor=factor,
-        original_max_position_embeddings=reader.integer("rope.scaling.original_context_length", length),
+        original_max_position_embeddings=original,
         beta_fast=reader.number("rope.scaling.yarn_beta_fast", 32.0),
         beta_slow=reader.number("rope.scaling.yarn_beta_slow", 1.0),
         mscale=mscale,

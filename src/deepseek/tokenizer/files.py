@@ -55,7 +55,7 @@ def write_tokenizer(tokenizer: "Tokenizer", folder: Path) -> list[Path]:
 
 def checked_templates(value: Any, where: str) -> dict[str, str]:
     """Chat templates by name from what a config holds: a text, or a list of {name, template}, or an object."""
-    if value is None:
+    if not value:  # an empty template would drop what the user says
         return {}
     if isinstance(value, str):
         return {"default": value}
@@ -72,7 +72,7 @@ def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
     """The file wins over the config, as in Transformers."""
     templates = checked_templates(config.get("chat_template"), str(folder / CONFIG))
     if (folder / TEMPLATE_JSON).is_file():
-        stored = read_json(folder / TEMPLATE_JSON, MAX_CONFIG_BYTES)
+        stored = read_json(folder / TEMPLATE_JSON, MAX_CONFIG_BYTES, as_python=True)
         templates.update(checked_templates(stored.get("chat_template"), str(folder / TEMPLATE_JSON)))
     if (folder / TEMPLATE).is_file():
         templates["default"] = _read_text(folder / TEMPLATE)
@@ -83,7 +83,7 @@ def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path, MAX_CONFIG_BYTES) if path.is_file() else {}
+    return read_json(path, MAX_CONFIG_BYTES, as_python=True) if path.is_file() else {}
 
 
 def _read_text(path: Path) -> str:

@@ -242,9 +242,9 @@ def _special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
     for name in SPECIAL_NAMES:
         value = config.get(name)
         content = value.get("content") if isinstance(value, dict) else value
-        if content is None:
+        if content is None or content is False or content == "":
             continue
-        if not isinstance(content, str) or not content or len(content) > 1024:
+        if not isinstance(content, str) or len(content) > 1024:
             raise TokenizerError(f"{where}: {name} must be a token, not {content!r:.60}")
         names[name] = content
     return names

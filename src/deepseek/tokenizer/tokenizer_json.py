@@ -27,20 +27,24 @@ MAX_VOCABULARY_CHARACTERS = 32 * 1024 * 1024
 MAX_PATTERN_CHARACTERS = 16 * 1024
 
 
-def read_json(path: Path, limit: int) -> dict[str, Any]:
-    """A JSON object from a file of at most `limit` bytes; duplicate keys and NaN are refused."""
+def read_json(path: Path, limit: int, *, as_python: bool = False) -> dict[str, Any]:
+    """A JSON object from a file of at most `limit` bytes, perhaps with a byte order mark.
+
+    Duplicate keys and NaN are refused, except as_python: what Python's json writes and reads, for configurations.
+    """
     try:
         size = os.stat(path).st_size
         if size > limit:
             raise TokenizerError(f"{path}: {size:,} bytes are more than the {limit:,} allowed here")
-        return parse_json(path.read_bytes(), str(path))
+        return parse_json(path.read_bytes(), str(path), as_python=as_python)
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def parse_json(data: bytes, where: str) -> dict[str, Any]:
+def parse_json(data: bytes, where: str, *, as_python: bool = False) -> dict[str, Any]:
+    strict: dict[str, Any] = {"object_pairs_hook": _unique_keys, "parse_constant": _no_constant}
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_unique_keys, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8-sig"), **({} if as_python else strict))
     except RecursionError:
         raise TokenizerError(f"{where}: nested too deeply") from None
     except ValueError as error:
