@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from deepseek.server.chat import Parser
 from deepseek.server.parsing import OutputParser, Piece, make_parser
 
 
@@ -37,7 +38,7 @@ def counted_parser(reasoning: str | None, tools: str | None, **options: Any) -> 
     return make_parser(reasoning, tools, new_id=lambda: f"call {next(numbers)}", **options)
 
 
-def answer(parser: OutputParser, parts: Iterable[str]) -> Answer:
+def answer(parser: Parser, parts: Iterable[str]) -> Answer:
     total = Answer()
     for part in parts:
         for piece in parser.feed(part):

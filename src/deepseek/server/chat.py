@@ -10,7 +10,7 @@ from deepseek.sampling import SamplingParams, StructuredOutput
 from deepseek.server import forced_calls, reasoning, tool_prompt
 from deepseek.server.chat_messages import for_template
 from deepseek.server.generation import Answer, Delta, Wish, begin
-from deepseek.server.parsing import Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
+from deepseek.server.parsing import BareCallParser, Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
 from deepseek.server.protocol.ignored_fields import ignore
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
     if not task.offered:
         return make_parser(names.reasoning, None, thinking_open=is_open)
     if task.tool_choice == "auto":
-        return make_parser(names.reasoning, names.tools, thinking_open=is_open, declared=task.offered)
+        parser = make_parser(names.reasoning, names.tools, thinking_open=is_open, declared=task.offered)
+        is_plain = names.bare_calls and task.structured is None
+        return BareCallParser(parser, task.offered, new_call_id) if is_plain else parser
     calls = forced_calls.CallsParser(new_call_id)
     return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
 

@@ -118,8 +118,11 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class ParserNames:
+    """bare_calls: whether a whole answer in plain JSON can be calls."""
+
     reasoning: str | None
     tools: str | None
+    bare_calls: bool
 
 
 def parser_names(config: "ServerConfig", template: str, family: str) -> ParserNames:
@@ -134,7 +137,8 @@ def parser_names(config: "ServerConfig", template: str, family: str) -> ParserNa
             raise ConfigError(f"{name} must be one of {', '.join(known)} or {NONE}, not {wanted!r:.100}")
         if wanted is not None:
             chosen[name] = None if wanted == NONE else wanted
-    return ParserNames(chosen["reasoning_parser"], chosen["tool_call_parser"])
+    bare_calls = config.tool_call_parser != NONE and chosen["tool_call_parser"] in (None, tool_prompt.PARSER)
+    return ParserNames(chosen["reasoning_parser"], chosen["tool_call_parser"], bare_calls)
 
 
 def _markers_shown(tokenizer: "Tokenizer") -> dict[str, Any]:

@@ -4,6 +4,7 @@ Lives here: a file a format, over `source` (text that comes in parts) and `json_
 Python. What may not: anything of HTTP, of the engine or of a tokenizer; `eval`; an exception for what a model wrote.
 """
 
+from deepseek.server.parsing.bare_calls import BareCallParser
 from deepseek.server.parsing.detect import detect, thinking_open
 from deepseek.server.parsing.output import REASONING, TOOLS, OutputParser, make_parser, new_call_id
 from deepseek.server.parsing.pieces import Piece, ToolCallPiece
@@ -11,6 +12,7 @@ from deepseek.server.parsing.pieces import Piece, ToolCallPiece
 __all__ = [
     "REASONING",
     "TOOLS",
+    "BareCallParser",
     "OutputParser",
     "Piece",
     "ToolCallPiece",

@@ -17,13 +17,16 @@ class HermesCalls:
 
     def read(self, source: Source, opened: str) -> Reading[tuple[str, str]]:
         text, scanner = yield from source.json_object()
-        call = _named(text, scanner)
+        call = named_call(text, scanner)
         yield from source.ending("</tool_call>")
         return call
 
 
-def _named(text: str, scanner: JsonScanner) -> tuple[str, str]:
+def named_call(text: str, scanner: JsonScanner, also: str = "arguments") -> tuple[str, str]:
+    """A call's name and its arguments. also: another word for `arguments`. Raises Malformed."""
     members = {unquoted(text[key]): text[value] for key, value in scanner.members}
+    if also in members and "arguments" not in members:
+        members["arguments"] = members.pop(also)
     is_call = len(members) == len(scanner.members) and members.keys() <= {"name", "arguments"}
     quoted_name, arguments = members.get("name", ""), members.get("arguments", "{}")
     if not is_call or not quoted_name.startswith('"'):

@@ -18,6 +18,9 @@ Reading = Generator[None, None, Result]
 MOST_AT_ONCE = 4096
 """Characters given to `accept` in one go; bounds what `put_back` copies."""
 
+MOST_ASKED = 1024
+"""So far into a JSON object is asked whether it is wanted."""
+
 _BLANK = re.compile(r"[ \t\r\n]*")
 
 
@@ -94,6 +97,17 @@ class Source:
         """Text to read again, before all else."""
         self._text = text + self._text[self._place :]
         self._place = 0
+
+    def unread_text(self) -> str:
+        """Read all that is held, at once."""
+        return self._take(self.waiting)
+
+    def sees(self, literal: str) -> Reading[bool]:
+        """Whether the text goes on with this, which is not read."""
+        while not self.waiting:
+            if not (yield from self.more()):
+                return False
+        return self._text.startswith(literal, self._place)
 
     def more(self) -> Reading[bool]:
         """Wait for text; False if none comes."""
@@ -174,8 +188,11 @@ class Source:
             if not (yield from self.more()):
                 raise Malformed
 
-    def json_object(self) -> Reading[tuple[str, JsonScanner]]:
-        """Read a JSON object: its text, with white space before it, and its scanner. Malformed where none is."""
+    def json_object(self, is_wanted: Callable[[str], bool] | None = None) -> Reading[tuple[str, JsonScanner]]:
+        """Read a JSON object: its text, with white space before it, and its scanner. Malformed where none is.
+
+        is_wanted: asked with the object's beginning, as far as it has come; False makes it Malformed.
+        """
         scanner = JsonScanner(only_object=True)
         parts: list[str] = []
         while True:
@@ -184,6 +201,8 @@ class Source:
                 scanner.scan(self._text, self._place)
             finally:  # what was read before a wrong character counts as read, wherever the text was cut
                 parts.append(self._take(scanner.length - before))
+            if is_wanted is not None and before < MOST_ASKED and not is_wanted("".join(parts)):
+                raise Malformed
             if scanner.is_done:
                 return "".join(parts), scanner
             if not (yield from self.more()):
