@@ -155,7 +155,7 @@ class TestSplit:
     def test_a_missing_part(self, tmp_path: Path) -> None:
         parts = self.parts(tmp_path)
         parts[1].unlink()
-        with pytest.raises(CheckpointError, match=r"m-00002-of-00003.gguf does not exist; a split model needs all"):
+        with pytest.raises(CheckpointError, match=r"1 of 3 parts are missing \(m-00002-of-00003.gguf\)"):
             GgufFile(parts[0])
 
     def test_a_part_twice(self, tmp_path: Path) -> None:
@@ -223,7 +223,6 @@ HOSTILE = {
     "key length": (file_bytes([struct.pack("<Q", 1 << 63)]), "a metadata key is 9,223,372,036,854,775,808 bytes long"),
     "key twice": (file_bytes([key("k", UINT32, bytes(4))] * 2), "the metadata key 'k' appears twice"),
     "key not UTF-8": (file_bytes([key(b"\xff\xfe", UINT32, bytes(4))]), "a metadata key is not valid UTF-8"),
-    "value not UTF-8": (file_bytes([key("k", STRING, text(b"\xc3"))]), "the value of 'k' is not valid UTF-8"),
     "value type": (file_bytes([key("k", 13, bytes(8))]), "the metadata key 'k' has the unknown type 13"),
     "text length": (file_bytes([key("k", STRING, struct.pack("<Q", 1 << 50))]), "the value of 'k' is 1,125,"),
     "text truncated": (
@@ -247,10 +246,6 @@ HOSTILE = {
         file_bytes([key("k", ARRAY, struct.pack("<IQ", STRING, 2) + text("a") + struct.pack("<Q", 1 << 20))]),
         "truncated: text 1 of 'k' is 1,048,576 bytes long",
     ),
-    "texts not UTF-8": (
-        file_bytes([key("k", ARRAY, struct.pack("<IQ", STRING, 2) + text("a") + text(b"\xff"))]),
-        "text 1 of 'k' is not valid UTF-8",
-    ),
     "array depth": (file_bytes([key("k", ARRAY, struct.pack("<IQ", ARRAY, 1) * 9)]), "nests arrays more than 4 deep"),
     "array element type": (file_bytes([key("k", ARRAY, struct.pack("<IQ", 99, 1))]), "has the unknown type 99"),
     "alignment 0": (file_bytes([key("general.alignment", UINT32, bytes(4))]), "general.alignment is 0"),
@@ -263,15 +258,14 @@ HOSTILE = {
     "no dimensions": (file_bytes([], [info("t", [])]), "tensor 't' has 0 dimensions; GGUF has 1 to 4"),
     "five dimensions": (file_bytes([], [info("t", [1] * 5)]), "tensor 't' has 5 dimensions"),
     "a billion dimensions": (file_bytes([], [text("t") + struct.pack("<I", 1 << 30)]), "has 1073741824 dimensions"),
-    "zero elements": (file_bytes([], [info("t", [4, 0])]), "of 0 elements"),
     "overflow": (file_bytes([], [info("t", [1 << 32, 1 << 32])]), "of 18446744073709551616 elements"),
     "partial block": (file_bytes([], [info("t", [48], 2)]), "tensor 't': Q4_0 stores blocks of 32"),
     "unknown tensor type": (file_bytes([], [info("t", [32], 250)]), "tensor 't' has the unknown type 250"),
     "unsupported tensor type": (file_bytes([], [info("t", [256], 23)]), "the type IQ4_XS, .* requantise the model"),
     "misaligned": (file_bytes([], [info("t", [4], 0, 16)]), "tensor 't' is misaligned: its offset 16 is no multiple"),
-    "outside": (file_bytes([], [info("t", [4], 0, 1 << 40)]), "truncated: tensor 't' would end at byte"),
-    "offset overflow": (file_bytes([], [info("t", [4], 0, (1 << 64) - 32)]), "truncated: tensor 't' would end at byte"),
-    "truncated": (file_bytes([], [info("t", [64])], data=255), "truncated: tensor 't' would end at byte"),
+    "outside": (file_bytes([], [info("t", [4], 0, 1 << 40)]), "truncated: .* bytes are missing"),
+    "offset overflow": (file_bytes([], [info("t", [4], 0, (1 << 64) - 32)]), "truncated: .* bytes are missing"),
+    "truncated": (file_bytes([], [info("t", [64])], data=255), "truncated: .* bytes are missing"),
     "overlap": (file_bytes([], [info("a", [16]), info("b", [16], 0, 32)]), "the tensors 'a' and 'b' overlap"),
 }
 

@@ -207,13 +207,12 @@ def test_a_tied_head_that_differs_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_things_are_passed_over_only_when_asked(tmp_path: Path) -> None:
     tensors = random_tensors(LLAMA)
-    folder = write_folder(
-        tmp_path, LLAMA, {**tensors, "model.extra.weight": tensors["model.norm.weight"]}, is_causal=False
-    )
+    name = "model.layers.0.self_attn.q_norm.weight"
+    folder = write_folder(tmp_path, LLAMA, {**tensors, name: tensors["model.norm.weight"]}, is_causal=False)
     with pytest.raises(ConfigError, match="is_causal is False; Transformers reads it"):
         open_checkpoint(folder)
-    write_folder(tmp_path, LLAMA, {**tensors, "model.extra.weight": tensors["model.norm.weight"]})
-    with pytest.raises(CheckpointError, match=r"unexpected tensor 'model.extra.weight' of shape \[16\]"):
+    write_folder(tmp_path, LLAMA, {**tensors, name: tensors["model.norm.weight"]})
+    with pytest.raises(CheckpointError, match=rf"unexpected tensor '{name}' of shape \[16\]"):
         open_checkpoint(folder)
     with open_checkpoint(folder, allow_unknown=True) as checkpoint:
         assert list(checkpoint.names()) == list(tensors)
@@ -321,22 +320,15 @@ def test_an_index_that_leaves_the_folder(name: object, tmp_path: Path) -> None:
 def test_shards_and_index_that_disagree(tmp_path: Path) -> None:
     tensors = random_tensors(LLAMA)
     folder = write_shards(tmp_path, LLAMA, split(tensors, 2))
-    first, second = (f"model-0000{at}-of-00002.safetensors" for at in (1, 2))
+    second = "model-00002-of-00002.safetensors"
     good = (folder / INDEX).read_text()
-    edit_index(folder, **{"model.extra": first})
-    with pytest.raises(
-        CheckpointError, match=r"tensor '.*', which model.safetensors.index.json places here, is missing"
-    ):
-        open_checkpoint(folder)
-    (folder / INDEX).write_text(good)
-    shutil.copy(folder / first, folder / "copy.safetensors")
-    edit_index(folder, **{"model.extra": "copy.safetensors"})
-    with pytest.raises(CheckpointError, match=r"is also in copy.safetensors; remove one"):
-        open_checkpoint(folder)
+    other = random_tensors(LLAMA, seed=5)
+    write_file(folder / "copy.safetensors", {EMBEDDING: other[EMBEDDING]})
     index = json.loads(good)
+    index["weight_map"]["model.extra"] = "copy.safetensors"
     del index["weight_map"][EMBEDDING]
     (folder / INDEX).write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match=r"'model.embed_tokens.weight' is not listed in"):
+    with pytest.raises(CheckpointError, match=rf"'{EMBEDDING}' is also in .*, with other values; remove one"):
         open_checkpoint(folder)
     (folder / INDEX).write_text(good)
     (folder / second).unlink()
@@ -350,7 +342,7 @@ def test_shards_and_index_that_disagree(tmp_path: Path) -> None:
         open_checkpoint(folder)
 
 
-def test_the_links_of_the_hub_cache_work_and_others_do_not(tmp_path: Path) -> None:
+def test_symbolic_links_work(tmp_path: Path) -> None:
     tensors = random_tensors(LLAMA)
     home = tmp_path / "models--org--name"
     blobs = write_folder(home / "blobs", LLAMA, tensors)
@@ -366,8 +358,7 @@ def test_the_links_of_the_hub_cache_work_and_others_do_not(tmp_path: Path) -> No
     write_file(outside, tensors)
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to(outside)
-    with pytest.raises(CheckpointError, match="the symbolic link leaves the folder"):
-        open_checkpoint(snapshot)
+    assert_holds(snapshot, LLAMA, tensors)
     (snapshot / "model.safetensors").unlink()
     (snapshot / "model.safetensors").symlink_to("model.safetensors")
     with pytest.raises(CheckpointError, match="file is missing"):

@@ -83,6 +83,9 @@ def test_smollm2(smollm2: Tokenizer, smollm2_gguf: Path, texts: list[str]) -> No
 
 
 PRES = ["smollm", "gpt-2", "default", "llama-bpe", "dbrx", "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3"]
+PRES += ["tekken", "kimi-k2", "gpt-4o", "stablelm2", "falcon", "bailingmoe", "seed-coder", "exaone-moe", "bloom"]
+PRES += ["viking", "falcon3", "glm4", "llama4", "chatglm-bpe", "minerva-7b", "exaone", "qwen35", "hunyuan-dense"]
+CASED = ("tekken", "kimi-k2", "gpt-4o", "llama4")
 
 
 @pytest.mark.parametrize("pre", PRES)
@@ -90,9 +93,11 @@ def test_byte_level_written_by_us(pre: str, texts: list[str], tmp_path: Path) ->
     ours = tokenizer_from_gguf(byte_level_metadata(pre))
     _server, theirs = llama_cpp(write_tiny_model(tokenizer_to_gguf(ours), tmp_path / "tiny.gguf"))
     shared = [text for text in texts[::2] if text and not ("deepseek" in pre and ODD_BLANKS.search(text))]
-    if pre == "qwen2":  # the original composes characters first, llama.cpp does not
+    if pre in ("qwen2", "qwen35"):  # the original composes characters first, llama.cpp does not
         shared = [text for text in shared if unicodedata.is_normalized("NFC", text)]
-    assert len(shared) > 800
+    if pre in CASED:  # llama.cpp knows no cases beyond ASCII there, and takes marks for no letters
+        shared = [text for text in shared if text.isascii()]
+    assert len(shared) > (150 if pre in CASED else 800)
     assert _differences(ours, theirs, shared) == []
 
 
@@ -117,3 +122,32 @@ def test_unigram_written_by_us(texts: list[str], tmp_path: Path) -> None:
 def _has_blank_stretch(text: str) -> bool:
     """Only spaces between special tokens: SentencePiece puts its space before them too, llama.cpp does not."""
     return any(part and not part.strip(" ") for part in re.split("</s>|<unk>|<pad>", text))
+
+
+END_NAMES = [
+    *("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "</s>", "<|eom_id|>", "<EOT>", "[EOS]", "<|fim_pad|>"),
+    *("<|file_sep|>", "<|repo_name|>", "<|call|>", "<|return|>", "<eos>", "<|im_start|>", "<think>", "<|user|>"),
+    *("<|end_of_text|>", "<end_of_utterance>", "<PAD>", "<turn|>", "[EOT]"),
+]
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+@pytest.mark.parametrize("names", [END_NAMES[:9], END_NAMES[9:]], ids=["first", "second"])
+def test_end_tokens(kind: int, names: list[str], tmp_path: Path) -> None:
+    """A model whose best token is any we say: llama.cpp stops at the ones that it takes as ends of generation."""
+    metadata = byte_level_metadata(size=300)
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+    fresh = [name for name in names if name not in tokens]
+    metadata |= {
+        "tokenizer.ggml.tokens": [*tokens, *fresh],
+        "tokenizer.ggml.token_type": [*types, *[kind] * len(fresh)],
+        "tokenizer.ggml.eom_token_id": tokens.index("Q"),
+    }
+    ours = tokenizer_from_gguf(metadata)
+    server, _ = llama_cpp(write_tiny_model(metadata, tmp_path / "tiny.gguf"))
+    for token_id in [*range(5), tokens.index("Q"), *range(len(tokens), len(tokens) + len(fresh))]:
+        body = {"prompt": "a", "n_predict": 2, "temperature": 0, "logit_bias": [[token_id, 100]]}
+        request = urllib.request.Request(f"{server.listening_address}/completion", json.dumps(body).encode())
+        with urllib.request.urlopen(request) as answer:
+            ends = json.load(answer)["stop_type"] == "eos"
+        assert (token_id in ours.end_ids) is ends, ours.id_to_token(token_id)

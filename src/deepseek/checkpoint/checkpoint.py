@@ -1,19 +1,19 @@
 """Opening a checkpoint, whatever its format."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from deepseek.checkpoint.hf_folder import INDEX, SafetensorsCheckpoint
+from deepseek.checkpoint.file_kinds import GGUF_MAGIC, describe, first_bytes, is_safetensors
+from deepseek.checkpoint.hf_folder import CONFIG, SafetensorsCheckpoint
 from deepseek.checkpoint.staged import finish_interrupted_save
 from deepseek.checkpoint.tensor import RawTensor
+from deepseek.checkpoint.weight_files import INDEX, is_shard
 from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 
 
 class Checkpoint(Protocol):
@@ -57,11 +57,12 @@ class Checkpoint(Protocol):
 
 
 def open_checkpoint(path: Path | str, *, allow_unknown: bool = False) -> Checkpoint:
-    """Open a folder in the Hugging Face layout, a .safetensors file, a .gguf file or a folder that holds one.
+    """Open a folder in the Hugging Face layout, a .safetensors file, a GGUF file or a folder that holds one.
 
-    Every name, shape and type is checked; no weights are read. In a folder with both formats safetensors wins. A save
-    into the folder that was cut short after it was complete is finished first.
-    allow_unknown: pass over unknown keys of the configuration and tensors that the architecture does not have.
+    What a file is its first bytes say, not its name. Every name, shape and type is checked; no weights are read. In a
+    folder with both formats safetensors wins. A save into the folder that was cut short after it was complete is
+    finished first.
+    allow_unknown: pass over keys of the configuration and tensors within the model that might change what it computes.
     Raises CheckpointError or ConfigError naming file, tensor or key.
     """
     path = Path(path)
@@ -69,29 +70,41 @@ def open_checkpoint(path: Path | str, *, allow_unknown: bool = False) -> Checkpo
         raise CheckpointError(f"{path}: no such file or folder")
     if path.is_dir():
         return _open_folder(path, allow_unknown)
-    if path.suffix == ".gguf":
+    if not path.is_file():
+        raise CheckpointError(f"{path}: not a regular file")
+    start = first_bytes(path)
+    if start.startswith(GGUF_MAGIC):
         return _open_gguf(path, allow_unknown)
-    if path.suffix in _PICKLES:
-        raise CheckpointError(_pickle_message(path))
-    if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: not a checkpoint; give a folder, a .safetensors or a .gguf file")
-    whole = path.parent if _is_shard(path) else path
-    return SafetensorsCheckpoint(whole, allow_unknown=allow_unknown)
+    if path.suffix == ".safetensors" or is_safetensors(start):
+        return SafetensorsCheckpoint(path.parent if is_shard(path) else path, allow_unknown=allow_unknown)
+    if path.name.endswith(".index.json") or path.name == CONFIG:
+        return _open_folder(path.parent, allow_unknown)
+    raise CheckpointError(_no_model_message(path, start))
 
 
 def _open_folder(folder: Path, allow_unknown: bool) -> Checkpoint:
+    from deepseek.checkpoint.gguf.folder import gguf_of
+
     finish_interrupted_save(folder)
     names = sorted(entry.name for entry in folder.iterdir())
     if INDEX in names or any(name.endswith(".safetensors") for name in names):
         return SafetensorsCheckpoint(folder, allow_unknown=allow_unknown)
-    ggufs = [name for name in names if name.endswith(".gguf") and _is_first_part(name)]
-    if len(ggufs) == 1:
-        return _open_gguf(folder / ggufs[0], allow_unknown)
-    if ggufs:
-        raise CheckpointError(f"{folder}: {len(ggufs)} GGUF models; give the path of one: {', '.join(ggufs[:8])}")
+    if (gguf := gguf_of(folder)) is not None:
+        return _open_gguf(gguf, allow_unknown)
     if pickles := [name for name in names if name.endswith(_PICKLES)]:
         raise CheckpointError(_pickle_message(folder / pickles[0]))
     raise CheckpointError(f"{folder}: no checkpoint here; expected model.safetensors, {INDEX} or a .gguf file")
+
+
+def _no_model_message(path: Path, start: bytes) -> str:
+    looks = describe(start)
+    if path.suffix in _PICKLES and (looks is None or "pickle" in looks):
+        return _pickle_message(path)
+    if looks is None and not start:
+        looks = "an empty file: the download failed; fetch it again"
+    if looks is None:
+        return f"{path}: not a checkpoint; give a folder, a .safetensors or a .gguf file"
+    return f"{path}: not a checkpoint but {looks}"
 
 
 def _pickle_message(path: Path) -> str:
@@ -99,16 +112,6 @@ def _pickle_message(path: Path) -> str:
         f"{path}: pickle files can run code when they are loaded and are never opened; fetch the model as safetensors, "
         "or convert it elsewhere (load it in an isolated machine and save it with safetensors)"
     )
-
-
-def _is_first_part(name: str) -> bool:
-    """A split GGUF is opened by its first part."""
-    split = _SPLIT.fullmatch(name)
-    return split is None or int(split[2]) == 1
-
-
-def _is_shard(path: Path) -> bool:
-    return (path.parent / INDEX).exists() and re.fullmatch(r".+-\d+-of-\d+\.safetensors", path.name) is not None
 
 
 def _open_gguf(path: Path, allow_unknown: bool) -> Checkpoint:

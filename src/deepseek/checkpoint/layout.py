@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from deepseek.checkpoint.fp8 import scale_shape, scale_values
-from deepseek.checkpoint.safetensors import Entry, SafetensorsFile
+from deepseek.checkpoint.safetensors import Entry, Stored
 from deepseek.checkpoint.tensor import RawTensor
 from deepseek.config import ModelConfig, MoeConfig
 from deepseek.errors import CheckpointError
@@ -23,65 +23,69 @@ _FUSED = re.compile(r"(model\.layers\.(\d+)\.mlp\.experts)\.(gate_up_proj|down_p
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A weight in a file: the tensor `source`, or of its entry `expert` the rows from start to stop."""
+    """A weight in a file: the tensor `stored`, or of its entry `expert` the rows from start to stop.
 
-    file: SafetensorsFile
+    source: the canonical name of that tensor; its scales are looked up by it.
+    """
+
     source: str
+    stored: Stored
     shape: Shape
     expert: int | None = None
     rows: tuple[int, int] = (0, 0)
 
     @property
     def entry(self) -> Entry:
-        return self.file.entries[self.source]
+        return self.stored.entry
 
 
-def places_of(config: ModelConfig, sources: Mapping[str, SafetensorsFile]) -> dict[str, Place]:
+def places_of(config: ModelConfig, sources: Mapping[str, Stored]) -> dict[str, Place]:
     """Canonical name -> place, for every tensor but the scales of a weight that is there. Raises CheckpointError."""
     places: dict[str, Place] = {}
-    for source, file in sources.items():
+    for source, stored in sources.items():
         if source.endswith(SCALE_SUFFIX) and source.removesuffix(SCALE_SUFFIX) in sources:
             continue
-        for name, place in _parts(config, source, file):
+        for name, place in _parts(config, source, stored):
             if name in places:
                 raise CheckpointError(
-                    f"{file.path}: {name!r} is stored twice, as {places[name].source!r} and as {source!r}; remove one"
+                    f"{stored.file.path}: {name!r} is stored twice, as {places[name].source!r} and as {source!r}; "
+                    "remove one"
                 )
             places[name] = place
     return places
 
 
-def _parts(config: ModelConfig, source: str, file: SafetensorsFile) -> Iterator[tuple[str, Place]]:
+def _parts(config: ModelConfig, source: str, stored: Stored) -> Iterator[tuple[str, Place]]:
     fused = _FUSED.fullmatch(source)
     if fused is None or config.moe is None or not config.is_moe_layer(int(fused[2])):
-        yield source, Place(file, source, file.entries[source].shape)
+        yield source, Place(source, stored, stored.entry.shape)
         return
     experts, projection = fused[1], fused[3]
     width, hidden = config.moe.moe_intermediate_size, config.hidden_size
-    _check_fused_shape(config.moe, hidden, source, file)
+    _check_fused_shape(config.moe, hidden, stored)
     for expert in range(config.moe.n_routed_experts):
         at = f"{experts}.{expert}."
         if projection == "down_proj":
-            yield f"{at}down_proj.weight", Place(file, source, (hidden, width), expert, (0, hidden))
+            yield f"{at}down_proj.weight", Place(source, stored, (hidden, width), expert, (0, hidden))
         else:
-            yield f"{at}gate_proj.weight", Place(file, source, (width, hidden), expert, (0, width))
-            yield f"{at}up_proj.weight", Place(file, source, (width, hidden), expert, (width, 2 * width))
+            yield f"{at}gate_proj.weight", Place(source, stored, (width, hidden), expert, (0, width))
+            yield f"{at}up_proj.weight", Place(source, stored, (width, hidden), expert, (width, 2 * width))
 
 
-def _check_fused_shape(moe: MoeConfig, hidden: int, source: str, file: SafetensorsFile) -> None:
-    width, found = moe.moe_intermediate_size, file.entries[source].shape
-    per_expert = (hidden, width) if source.endswith("down_proj") else (2 * width, hidden)
+def _check_fused_shape(moe: MoeConfig, hidden: int, stored: Stored) -> None:
+    width, found = moe.moe_intermediate_size, stored.entry.shape
+    per_expert = (hidden, width) if stored.name.endswith("down_proj") else (2 * width, hidden)
     if found != (expected := (moe.n_routed_experts, *per_expert)):
         raise CheckpointError(
-            f"{file.path}: tensor {source!r} has shape {list(found)}, but the configuration asks for {list(expected)};"
-            " check that config.json belongs to these weights"
+            f"{stored.file.path}: tensor {stored.name!r} has shape {list(found)}, but the configuration asks for "
+            f"{list(expected)}; check that config.json belongs to these weights"
         )
 
 
-def check_types(config: ModelConfig, places: Mapping[str, Place], sources: Mapping[str, SafetensorsFile]) -> None:
+def check_types(config: ModelConfig, places: Mapping[str, Place], sources: Mapping[str, Stored]) -> None:
     """Raise CheckpointError unless every weight is of a type that can be read and FP8 weights have their scales."""
     for place in {place.source: place for place in places.values()}.values():
-        at = f"{place.file.path}: tensor {place.source!r}"
+        at = f"{place.stored.file.path}: tensor {place.stored.name!r}"
         dtype = place.entry.dtype
         if dtype not in WEIGHT_TYPES:
             raise CheckpointError(f"{at} is of type {dtype}; weights can be {', '.join(WEIGHT_TYPES)}")
@@ -89,12 +93,12 @@ def check_types(config: ModelConfig, places: Mapping[str, Place], sources: Mappi
         if dtype == "F8_E4M3":
             _check_fp8(config, place, scale, sources)
         elif scale in sources:
-            path = sources[scale].path
+            path = sources[scale].file.path
             raise CheckpointError(f"{path}: scales {scale!r} belong to a weight of type {dtype}, not FP8; remove them")
 
 
-def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[str, SafetensorsFile]) -> None:
-    at = f"{place.file.path}: FP8 tensor {place.source!r}"
+def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[str, Stored]) -> None:
+    at = f"{place.stored.file.path}: FP8 tensor {place.stored.name!r}"
     if config.fp8_block is None:
         raise CheckpointError(
             f"{at}: config.json does not say how it is scaled; it needs quantization_config with quant_method 'fp8' and"
@@ -104,10 +108,10 @@ def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[s
         raise CheckpointError(f"{at} is no matrix, and only matrices have block scales; store it as BF16 or F32")
     if scale not in sources:
         raise CheckpointError(f"{at}: its scales {scale!r} are missing; fetch the checkpoint again")
-    entry, expected = sources[scale].entries[scale], scale_shape(place.entry.shape, config.fp8_block)
+    entry, expected = sources[scale].entry, scale_shape(place.entry.shape, config.fp8_block)
     if entry.dtype != "F32" or entry.shape != expected:
         raise CheckpointError(
-            f"{sources[scale].path}: scales {scale!r} are {entry.dtype} {list(entry.shape)}, but blocks of "
+            f"{sources[scale].file.path}: scales {scale!r} are {entry.dtype} {list(entry.shape)}, but blocks of "
             f"{list(config.fp8_block)} ask for F32 {list(expected)}; check weight_block_size in config.json"
         )
     if place.expert is not None and place.rows[0] % config.fp8_block[0]:
@@ -117,15 +121,15 @@ def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[s
         )
 
 
-def read(place: Place, sources: Mapping[str, SafetensorsFile], fp8_block: tuple[int, int] | None) -> RawTensor:
+def read(place: Place, sources: Mapping[str, Stored], fp8_block: tuple[int, int] | None) -> RawTensor:
     """The weight, sharing the bytes of its file if they are aligned there.
 
     Raises CheckpointError naming scales that are not usable.
     """
-    tensor = place.file.tensor(place.source)
+    tensor = place.stored.tensor()
     name = place.source + SCALE_SUFFIX
     if tensor.dtype == "F8_E4M3":
-        scale = sources[name].tensor(name)
+        scale = sources[name].tensor()
         tensor = RawTensor(tensor.dtype, tensor.shape, tensor.data, scale=scale, scale_block=fp8_block)
     if place.expert is not None:
         tensor = tensor.entry(place.expert).slice_first(*place.rows)
@@ -134,5 +138,5 @@ def read(place: Place, sources: Mapping[str, SafetensorsFile], fp8_block: tuple[
         try:
             scale_values(tensor.scale)
         except CheckpointError as error:
-            raise CheckpointError(f"{sources[name].path}: {name!r}: {error}") from None
+            raise CheckpointError(f"{sources[name].file.path}: {name!r}: {error}") from None
     return tensor

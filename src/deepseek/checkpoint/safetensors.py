@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deepseek.checkpoint.dtypes import PLAIN, byte_size
+from deepseek.checkpoint.file_kinds import SNIFFED_BYTES, describe
 from deepseek.checkpoint.strict_json import parse_object
 from deepseek.checkpoint.tensor import RawTensor
 from deepseek.errors import CheckpointError
@@ -25,13 +26,7 @@ LENGTH_BYTES = 8
 
 _AGAIN = "the file is damaged or incomplete: fetch it again"
 _FIELDS = {"dtype", "shape", "data_offsets"}
-_LOOKS_LIKE = {
-    b"PK": "a PyTorch pickle, which can run code when it is loaded: convert it to safetensors elsewhere",
-    b"\x80": "a Python pickle, which can run code when it is loaded: convert it to safetensors elsewhere",
-    b"version ": "a Git LFS pointer: fetch the file itself (git lfs pull)",
-    b"<": "a web page: the download failed",
-    b"GGUF": "GGUF: give it the suffix .gguf",
-}
+_COMPARED = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,29 @@ class SafetensorsFile:
             del self._map
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor of a file, under the name it has there."""
+
+    file: SafetensorsFile
+    name: str
+
+    @property
+    def entry(self) -> Entry:
+        return self.file.entries[self.name]
+
+    def tensor(self) -> RawTensor:
+        return self.file.tensor(self.name)
+
+    def same_values(self, other: "Stored") -> bool:
+        """Whether both hold the same bytes in the same type and shape; reads them."""
+        if (self.entry.dtype, self.entry.shape) != (other.entry.dtype, other.entry.shape):
+            return False
+        ours, theirs = self.tensor().data, other.tensor().data  # in pieces: NumPy makes an array of truth values
+        parts = (slice(start, start + _COMPARED) for start in range(0, ours.size, _COMPARED))
+        return all(np.array_equal(ours[part], theirs[part]) for part in parts)
+
+
 def _open_without_waiting(path: str, flags: int) -> int:
     """A named pipe would otherwise wait for a writer for ever."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
@@ -89,18 +107,23 @@ def read_header(file: BinaryIO, size: int, where: str) -> tuple[dict[str, Entry]
     """Every tensor of a file of `size` bytes, in the order of the header, and its metadata. Raises CheckpointError."""
     start = file.read(LENGTH_BYTES)
     if len(start) < LENGTH_BYTES:
-        raise CheckpointError(f"{where}: {size} bytes are no safetensors file; {_AGAIN}")
+        looks = describe(start)
+        hint = f"it looks like {looks}" if looks else _AGAIN
+        raise CheckpointError(f"{where}: {size} bytes are no safetensors file; {hint}")
     length = int.from_bytes(start, "little")
     if length > min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
-        hint = next((f"it looks like {what}" for mark, what in _LOOKS_LIKE.items() if start.startswith(mark)), _AGAIN)
+        looks = describe(start + file.read(SNIFFED_BYTES))
+        hint = f"it looks like {looks}" if looks else _AGAIN
         raise CheckpointError(
             f"{where}: header of {length:,} bytes in a file of {size:,} (at most {MAX_HEADER_BYTES:,}); {hint}"
         )
     header = file.read(length)
     if not header.startswith(b"{"):
-        raise CheckpointError(f"{where}: the header is not a JSON object; {_AGAIN}")
+        looks = describe(start + header[:SNIFFED_BYTES] + file.read(SNIFFED_BYTES))
+        hint = f"it looks like {looks}" if looks else _AGAIN
+        raise CheckpointError(f"{where}: the header is not a JSON object; {hint}")
     values = parse_object(header, f"{where}: header", integers_only=True)
-    metadata = _metadata(values.pop("__metadata__", {}), where)
+    metadata = _metadata(values.pop("__metadata__", None), where)
     data = LENGTH_BYTES + length
     entries = {name: _entry(name, value, data, where) for name, value in values.items()}
     _check_contiguous(entries, data, size, where)
@@ -108,6 +131,8 @@ def read_header(file: BinaryIO, size: int, where: str) -> tuple[dict[str, Entry]
 
 
 def _metadata(values: object, where: str) -> dict[str, str]:
+    if values is None:
+        return {}
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise CheckpointError(f"{where}: __metadata__ must map names to strings; {_AGAIN}")
     return values
@@ -144,11 +169,12 @@ def _are_sizes(values: object) -> bool:
 
 def _check_contiguous(entries: dict[str, Entry], data: int, size: int, where: str) -> None:
     reached, before = data, "the header"
+    end = max((entry.stop for entry in entries.values()), default=data)
+    if end > size:
+        raise CheckpointError(
+            f"{where}: truncated: {end - size:,} of {end:,} bytes are missing, tensors at the end among them; {_AGAIN}"
+        )
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
-        if entry.stop > size:
-            raise CheckpointError(
-                f"{where}: truncated: tensor {name!r} ends at byte {entry.stop:,}, the file at {size:,}; {_AGAIN}"
-            )
         if entry.start != reached:
             what = "overlaps" if entry.start < reached else "leaves a hole after"
             raise CheckpointError(f"{where}: tensor {name!r} {what} {before}; {_AGAIN}")

@@ -12,11 +12,12 @@ from deepseek.checkpoint.atomic import clear_disk_errors
 from deepseek.checkpoint.confined import is_plain_name
 from deepseek.checkpoint.dtypes import byte_size
 from deepseek.checkpoint.fp8 import scale_shape
-from deepseek.checkpoint.hf_folder import CONFIG, INDEX, SINGLE
+from deepseek.checkpoint.hf_folder import CONFIG
 from deepseek.checkpoint.layout import SCALE_SUFFIX, WEIGHT_TYPES
 from deepseek.checkpoint.shards import ShardWriter
 from deepseek.checkpoint.staged import staged_folder
 from deepseek.checkpoint.tensor import RawTensor
+from deepseek.checkpoint.weight_files import INDEX, SINGLE
 from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 from deepseek.families import config_to_hf

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from deepseek.checkpoint.dtypes import PLAIN
-from deepseek.checkpoint.hf_folder import SINGLE
 from deepseek.checkpoint.layout import SCALE_SUFFIX
 from deepseek.checkpoint.safetensors import LENGTH_BYTES
 from deepseek.checkpoint.tensor import RawTensor
+from deepseek.checkpoint.weight_files import SINGLE
 from deepseek.families.weights import Shape
 
 _METADATA = {"format": "pt"}  # Transformers asks for it

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deepseek.checkpoint.atomic import clear_disk_errors, sync_folder
-from deepseek.checkpoint.hf_folder import INDEX, SINGLE, shards_of
+from deepseek.checkpoint.weight_files import INDEX, SINGLE, shards_of
 
 if sys.platform != "win32":
     import fcntl

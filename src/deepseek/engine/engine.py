@@ -36,6 +36,7 @@ from deepseek.progress import Report, silent
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from deepseek.config import ModelConfig
     from deepseek.engine.sequence import Mailbox
     from deepseek.sampling import SamplingParams
 
@@ -67,6 +68,7 @@ class Engine:
         self.config = config or EngineConfig()
         self.model_config = runner.config
         self.tokenizer = tokenizer
+        self.eos_ids = _eos_ids(runner.config, tokenizer)
         self.max_model_len = _max_model_len(self.config, runner)
         self._make_sampler = make_sampler or _samplers(tokenizer)
         self._numbers = itertools.count(1)
@@ -249,7 +251,7 @@ class Engine:
             raise GenerationError("stop strings need an engine with a tokenizer; without one use stop_token_ids")
         if options.record_routing and self._routing is None:
             raise GenerationError("this model has no experts: record_routing must be False")
-        eos_ids = () if params.ignore_eos else self.model_config.eos_token_ids
+        eos_ids = () if params.ignore_eos else self.eos_ids
         # The request must not hold the engine: an engine that nobody holds any more closes itself.
         make_sampler, tokenizer = self._make_sampler, self.tokenizer
         return Request(
@@ -303,6 +305,12 @@ class Engine:
                 self._core.abort(request.id)
             raise
         return [fold.result() for fold in folds]
+
+
+def _eos_ids(config: "ModelConfig", tokenizer: Any) -> tuple[int, ...]:
+    """What ends an answer, from every file that knows it: the model's configuration first, then the tokenizer's."""
+    known: frozenset[int] = getattr(tokenizer, "end_ids", frozenset())
+    return tuple(dict.fromkeys((*config.eos_token_ids, *sorted(token for token in known if token < config.vocab_size))))
 
 
 def _close(core: EngineCore, runner: Runner) -> None:

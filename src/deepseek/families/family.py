@@ -172,7 +172,8 @@ def _gguf_token_id(source: GgufSource, kind: str) -> int | None:
     token: int | None = ConfigReader(source.reader.values, source.reader.where, "tokenizer.ggml.").integer(
         f"{kind}_token_id", None
     )
-    return token
+    rows = source.shapes["token_embd.weight"][0]
+    return token if token is None or 0 <= token < rows else None  # writers use 2**32 - 1 and leftovers for none
 
 
 def head_dim_from_gguf(source: GgufSource) -> int:

@@ -123,6 +123,11 @@ def _ids(prompt: Any, tokenizer: "Tokenizer | None") -> list[int]:
     return tokenizer.encode(prompt)
 
 
+def _ends(model: "Model", tokenizer: "Tokenizer | None") -> tuple[int, ...]:
+    """What ends an answer: tokens that the configuration names, and those that the tokenizer's files do."""
+    return (*model.config.eos_token_ids, *(() if tokenizer is None else tokenizer.end_ids))
+
+
 class _Request:
     """One prompt on its way: its ids, sampler, text so far and why it ended."""
 
@@ -130,7 +135,7 @@ class _Request:
         self.index = index
         self.room = min(params.max_tokens, model.room_after(prompt))
         self.sampler = Sampler(params)
-        self.ends = {*params.stop_token_ids, *(() if params.ignore_eos else model.config.eos_token_ids)}
+        self.ends = {*params.stop_token_ids, *(() if params.ignore_eos else _ends(model, tokenizer))}
         self.decoder: StreamDecoder | None = None
         if tokenizer is not None:
             self.decoder = tokenizer.stream(skip_special_tokens=params.skip_special_tokens)

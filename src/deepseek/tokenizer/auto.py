@@ -1,12 +1,9 @@
-"""A name, a folder or a GGUF file to a tokenizer."""
+"""A name, a folder or a file of a model to its tokenizer."""
 
-import re
 from pathlib import Path
 
-from deepseek.errors import TokenizerError
+from deepseek.errors import CheckpointError, TokenizerError
 from deepseek.tokenizer.tokenizer import Tokenizer
-
-_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 
 
 class AutoTokenizer:
@@ -14,7 +11,7 @@ class AutoTokenizer:
 
     @staticmethod
     def from_pretrained(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
-        """The tokenizer of a folder with `tokenizer.json`, of a `.gguf` file or a folder with one, or of a model name.
+        """The tokenizer of a folder, of one of its files, of a GGUF file or a folder with one, or of a model name.
 
         A name that is no path here goes to `deepseek.hub.resolve`.
         """
@@ -27,22 +24,23 @@ class AutoTokenizer:
 
 
 def _from_path(path: Path) -> Tokenizer:
-    if path.is_file() and path.suffix.lower() == ".gguf":
-        return _from_gguf(path)
-    if path.is_file() and path.name == "tokenizer.json":
-        path = path.parent
-    if not path.is_dir():
-        raise TokenizerError(f"{path}: is no folder and no .gguf file")
-    if (path / "tokenizer.json").is_file():
-        from deepseek.tokenizer.files import read_tokenizer
+    from deepseek.checkpoint.file_kinds import is_gguf
+    from deepseek.checkpoint.gguf.folder import gguf_of
+    from deepseek.tokenizer.files import has_tokenizer, read_tokenizer
 
+    if path.is_file():
+        if is_gguf(path):
+            return _from_gguf(path)
+        path = path.parent  # tokenizer.json, config.json or weights: the tokenizer lies beside them
+    if not path.is_dir():
+        raise TokenizerError(f"{path}: is no folder and no file")
+    if has_tokenizer(path):
         return read_tokenizer(path)
-    ggufs = [file for file in sorted(path.glob("*.gguf")) if not _LATER_PART.search(file.name)]
-    if len(ggufs) == 1:
-        return _from_gguf(ggufs[0])
-    if ggufs:
-        raise TokenizerError(f"{path}: holds {len(ggufs)} .gguf files and no tokenizer.json: name one of the files")
-    raise TokenizerError(f"{path}: holds neither tokenizer.json nor a .gguf file")
+    try:
+        gguf = gguf_of(path)
+    except CheckpointError as error:
+        raise TokenizerError(str(error)) from None
+    return read_tokenizer(path) if gguf is None else _from_gguf(gguf)
 
 
 def _from_gguf(path: Path) -> Tokenizer:

@@ -19,6 +19,7 @@ __all__ = ["TemplateLimitError", "TemplateLimits", "choose", "plain_messages", "
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DEPTH = 64
+_FOR_TOOLS = ("tool_use", "tool-use")
 _CONTINUE = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 
@@ -53,13 +54,13 @@ def render(
 
 
 def choose(templates: Mapping[str, str], name: str | None, tools: object) -> str:
-    """The template to use: the named one, else `tool_use` when there are tools, else `default`."""
+    """The template to use: the named one, else the one for tools when there are some, else `default`."""
     if name is not None and name in templates:
         return templates[name]
     if name is not None:
         raise TokenizerError(f"no chat template is called {name!r}; this tokenizer has {sorted(templates) or 'none'}")
-    if tools is not None and "tool_use" in templates:
-        return templates["tool_use"]
+    if tools is not None and (for_tools := [text for key, text in templates.items() if key in _FOR_TOOLS]):
+        return for_tools[0]
     if "default" in templates:
         return templates["default"]
     if templates:

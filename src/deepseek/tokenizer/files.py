@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepseek.errors import TokenizerError
-from deepseek.tokenizer.tokenizer_json import MAX_CONFIG_BYTES, MAX_FILE_BYTES, read_json
+from deepseek.tokenizer.older_files import has_older_files, read_older_files
+from deepseek.tokenizer.template_names import is_template_name
+from deepseek.tokenizer.tokenizer_json import MAX_CONFIG_BYTES, MAX_FILE_BYTES, read_json, read_text
 
 if TYPE_CHECKING:
     from deepseek.tokenizer.tokenizer import Tokenizer
@@ -18,22 +21,37 @@ SPECIAL_MAP = "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
 TEMPLATE_JSON = "chat_template.json"
 TEMPLATE_FOLDER = "additional_chat_templates"
+MODEL_CONFIG, GENERATION = "config.json", "generation_config.json"
+
+_MAX_TEMPLATES = 64
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether this folder holds the files of a tokenizer, of any kind that is read here."""
+    return (folder / TOKENIZER).is_file() or has_older_files(folder)
 
 
 def read_tokenizer(folder: Path) -> "Tokenizer":
-    """The tokenizer of a folder; `tokenizer.json` is needed, the other files are used where they are."""
+    """The tokenizer of a folder: `tokenizer.json`, else older files; the other files are used where they are."""
     from deepseek.tokenizer.tokenizer import Tokenizer
 
-    if not (folder / TOKENIZER).is_file():
-        raise TokenizerError(
-            f"{folder}: has no {TOKENIZER}. If it holds a SentencePiece or tiktoken file, save it once with "
-            "Transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...)) and use that folder"
-        )
     config = _read_optional(folder / CONFIG)
     for name, value in _read_optional(folder / SPECIAL_MAP).items():
-        config.setdefault(name, value)
-    spec = read_json(folder / TOKENIZER, MAX_FILE_BYTES)
-    return Tokenizer(spec, config, _templates(folder, config), where=str(folder / TOKENIZER))
+        if config.get(name) is None:
+            config[name] = value
+    if (folder / TOKENIZER).is_file():
+        where, spec = folder / TOKENIZER, read_json(folder / TOKENIZER, MAX_FILE_BYTES)
+    else:
+        model_type = _read_optional(folder / MODEL_CONFIG).get("model_type")
+        where, spec = folder, read_older_files(folder, config, model_type if isinstance(model_type, str) else "")
+    return Tokenizer(spec, config, _templates(folder, config), end_ids=_end_ids(folder), where=str(where))
+
+
+def _end_ids(folder: Path) -> list[int]:
+    """The end tokens that generation_config.json names; those of config.json are the model's own setting."""
+    value = _read_optional(folder / GENERATION).get("eos_token_id")
+    ids = value if isinstance(value, list) else [value]
+    return [token for token in ids if isinstance(token, int) and not isinstance(token, bool)]
 
 
 def write_tokenizer(tokenizer: "Tokenizer", folder: Path) -> list[Path]:
@@ -44,7 +62,8 @@ def write_tokenizer(tokenizer: "Tokenizer", folder: Path) -> list[Path]:
     config.setdefault("clean_up_tokenization_spaces", False)
     written = []
     for name, template in tokenizer.templates.items():
-        place = folder / TEMPLATE if name == "default" else folder / TEMPLATE_FOLDER / f"{name}.jinja"
+        file = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "template"
+        place = folder / TEMPLATE if name == "default" else folder / TEMPLATE_FOLDER / f"{file}.jinja"
         place.parent.mkdir(exist_ok=True)
         written.append(_write(place, template))
     written.append(_write(folder / CONFIG, _dump(config)))
@@ -54,18 +73,21 @@ def write_tokenizer(tokenizer: "Tokenizer", folder: Path) -> list[Path]:
 
 
 def checked_templates(value: Any, where: str) -> dict[str, str]:
-    """Chat templates by name from what a config holds: a text, or a list of {name, template}, or an object."""
-    if not value:  # an empty template would drop what the user says
-        return {}
+    """Chat templates by name from what a config holds: a text, or a list of {name, template}, or an object.
+
+    An empty template is none: it would drop every message.
+    """
     if isinstance(value, str):
-        return {"default": value}
+        value = {"default": value}
     if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         value = {item.get("name"): item.get("template") for item in value}
-    if not isinstance(value, dict) or not all(
-        isinstance(name, str) and name.isidentifier() and isinstance(text, str) for name, text in value.items()
+    if value is not None and (
+        not isinstance(value, dict)
+        or len(value) > _MAX_TEMPLATES
+        or not all(is_template_name(name) and isinstance(text, str | None) for name, text in value.items())
     ):
         raise TokenizerError(f"{where}: chat_template must be a text, or templates by name")
-    return value
+    return {name: text for name, text in (value or {}).items() if text}
 
 
 def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
@@ -75,24 +97,15 @@ def _templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
         stored = read_json(folder / TEMPLATE_JSON, MAX_CONFIG_BYTES, as_python=True)
         templates.update(checked_templates(stored.get("chat_template"), str(folder / TEMPLATE_JSON)))
     if (folder / TEMPLATE).is_file():
-        templates["default"] = _read_text(folder / TEMPLATE)
+        templates["default"] = read_text(folder / TEMPLATE, MAX_CONFIG_BYTES)
     if (folder / TEMPLATE_FOLDER).is_dir():
-        for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))[:64]:
-            templates[path.stem] = _read_text(path)
-    return templates
+        for path in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))[:_MAX_TEMPLATES]:
+            templates[path.stem] = read_text(path, MAX_CONFIG_BYTES)
+    return {name: text for name, text in templates.items() if text}
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path, MAX_CONFIG_BYTES, as_python=True) if path.is_file() else {}
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise TokenizerError(f"{path}: larger than {MAX_CONFIG_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TokenizerError(f"{path}: cannot be read: {error}") from error
 
 
 def _dump(value: dict[str, Any]) -> str:

@@ -8,18 +8,27 @@ also one that starts with a space or follows a special token. Transformers' own 
 """
 
 import base64
+import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from deepseek.errors import TokenizerError
-from deepseek.tokenizer.pre_tokenizers import named
+from deepseek.tokenizer.end_tokens import FILL_IN_THE_MIDDLE_KEYS, named_ends, without_exceptions
+from deepseek.tokenizer.pre_tokenizers import PreTokenizer, named
+from deepseek.tokenizer.template_names import is_template_name
 from deepseek.tokenizer.tokenizer import Tokenizer
-from deepseek.tokenizer.tokenizer_json import MAX_MERGES, check_id, check_merges, check_score, check_tokens
+from deepseek.tokenizer.tokenizer_json import MAX_MERGES, check_merges, check_score, check_tokens
+
+logger = logging.getLogger(__name__)
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 SPACE = "▁"
+_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")  # as the parser leaves a byte that is no UTF-8
 _MOST_CUTTING = 2**28
 """Sum of squared token lengths; real vocabularies stay below a tenth of it."""
 _IDS = {
@@ -35,16 +44,26 @@ _IDS = {
 def tokenizer_from_gguf(metadata: Mapping[str, Any], *, where: str = "GGUF metadata") -> Tokenizer:
     """The tokenizer that this metadata (GGUF key to Python value, arrays as lists or NumPy arrays) describes."""
     vocabulary = _Vocabulary(metadata, where)
+    templates = _templates(metadata, where)
+    return Tokenizer(_spec(vocabulary), vocabulary.config(), templates, end_ids=vocabulary.ends, where=where)
+
+
+def spec_from_gguf(metadata: Mapping[str, Any], *, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `tokenizer.json` and the special tokens that this metadata describes."""
+    vocabulary = _Vocabulary(metadata, where)
+    return _spec(vocabulary), vocabulary.config()
+
+
+def _spec(vocabulary: "_Vocabulary") -> dict[str, Any]:
+    metadata, where = vocabulary.metadata, vocabulary.where
     model = metadata.get("tokenizer.ggml.model")
     builder = _BUILDERS.get(model) if isinstance(model, str) else None
     if builder is None or not isinstance(model, str):
         raise TokenizerError(f"{where}: tokenizer.ggml.model {model!r:.60} is not known; known are {sorted(_BUILDERS)}")
-    spec = builder(vocabulary)
-    spec = {
+    return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": vocabulary.added_tokens(),
-        "post_processor": vocabulary.post_processor(model), **spec,
+        "post_processor": vocabulary.post_processor(model), **builder(vocabulary),
     }  # fmt: skip
-    return Tokenizer(spec, vocabulary.config(), _templates(metadata, where), where=where)
 
 
 class _Vocabulary:
@@ -52,7 +71,7 @@ class _Vocabulary:
 
     def __init__(self, metadata: Mapping[str, Any], where: str) -> None:
         self.metadata, self.where = metadata, where
-        self.tokens: list[str] = self._list("tokens")
+        self.tokens: list[str] = _readable(self._list("tokens"))
         check_tokens(self.tokens, f"{where}: tokenizer.ggml.tokens")
         self.ids = {token: token_id for token_id, token in enumerate(self.tokens)}
         if len(self.ids) != len(self.tokens):
@@ -65,6 +84,30 @@ class _Vocabulary:
         for kind in set(map(_hashable, self.types)):
             if isinstance(kind, bool) or not isinstance(kind, int) or not 0 <= kind <= 6:
                 raise TokenizerError(f"{where}: tokenizer.ggml.token_type {kind!r:.60} is not 0 to 6")
+        self.ends = self._ends()
+        self.types = [CONTROL if token_id in self.ends else kind for token_id, kind in enumerate(self.types)]
+
+    def _ends(self) -> set[int]:
+        """What ends an answer: the declared tokens, and those whose names say so whatever their type.
+
+        Not so a normal token that merges make out of text, such as Qwen's `</s>`: there it is HTML (llama.cpp stops).
+        """
+        merges = self.metadata.get("tokenizer.ggml.merges")
+        merged = (
+            {merge.replace(" ", "") for merge in merges if isinstance(merge, str) and len(merge) < 40}
+            if isinstance(merges, list)
+            else set()
+        )
+
+        def named_id(name: str) -> int | None:
+            token_id = self.ids.get(name)
+            text = token_id is not None and self.types[token_id] == NORMAL and name in merged
+            return None if text else token_id
+
+        declared = {key: token for key in FILL_IN_THE_MIDDLE_KEYS if (token := self.special_id(key)) is not None}
+        ends = named_ends(named_id, declared)
+        ends.update(token for key in _END_KEYS if (token := self.special_id(key)) is not None)
+        return without_exceptions(ends, self.ids.get)
 
     def scores(self) -> list[float]:
         scores = self._list("scores")
@@ -73,7 +116,10 @@ class _Vocabulary:
         return [check_score(score, f"{self.where}: tokenizer.ggml.scores") for score in scores]
 
     def merges(self) -> list[tuple[str, str]]:
-        return check_merges(self._list("merges"), self.ids, f"{self.where}: tokenizer.ggml.merges")
+        merges = self._list("merges")
+        # A merge of bytes that are no UTF-8 never applies to text.
+        merges = [merge for merge in merges if not (isinstance(merge, str) and _ESCAPED_BYTE.search(merge))]
+        return check_merges(merges, self.ids, f"{self.where}: tokenizer.ggml.merges")
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.metadata.get(f"tokenizer.ggml.{name}", default)
@@ -82,10 +128,21 @@ class _Vocabulary:
         return value
 
     def special(self, name: str) -> str | None:
-        key = f"tokenizer.ggml.{_IDS[name]}"
-        if key not in self.metadata:
+        token_id = self.special_id(_IDS[name])
+        return None if token_id is None else self.tokens[token_id]
+
+    def special_id(self, name: str) -> int | None:
+        """None also for an id outside the vocabulary: writers use -1, 2**32 - 1 and leftovers for none."""
+        key = f"tokenizer.ggml.{name}"
+        value = self.metadata.get(key)
+        if value is None:
             return None
-        return self.tokens[check_id(self.metadata[key], len(self.tokens), f"{self.where}: {key}")]
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TokenizerError(f"{self.where}: {key}: {value!r:.60} is no token id: expected a whole number")
+        if 0 <= value < len(self.tokens):
+            return value
+        logger.warning("%s: %s is %d, outside the %d tokens; taken as none", self.where, key, value, len(self.tokens))
+        return None
 
     def added_tokens(self) -> list[dict[str, Any]]:
         """Tokens matched whole in text: control and unknown as special ones, user-defined as plain ones."""
@@ -102,8 +159,8 @@ class _Vocabulary:
 
     def post_processor(self, model: str) -> dict[str, Any] | None:
         """What puts bos before and eos after a text; the defaults are llama.cpp's for each kind."""
-        llama3 = self.metadata.get("tokenizer.ggml.pre") in ("llama-bpe", "llama3", "llama-v3")
-        first = self.special("bos_token") if self.flag("add_bos_token", model == "llama" or llama3) else None
+        adds = model == "llama" or (model == "gpt2" and self.pre_tokenizer().add_bos)
+        first = self.special("bos_token") if self.flag("add_bos_token", adds) else None
         last = self.special("eos_token") if self.flag("add_eos_token", model == "t5") else None
         if first is None and last is None:
             return None
@@ -120,6 +177,12 @@ class _Vocabulary:
             },
         }  # fmt: skip
 
+    def pre_tokenizer(self) -> PreTokenizer:
+        name = self.metadata.get("tokenizer.ggml.pre", "default")
+        if not isinstance(name, str):
+            raise TokenizerError(f"{self.where}: tokenizer.ggml.pre must be a name, not {name!r:.60}")
+        return named(name or "default")
+
     def _list(self, name: str) -> list[Any]:
         value = self.metadata.get(f"tokenizer.ggml.{name}")
         value = value.tolist() if isinstance(value, np.ndarray) else value
@@ -133,10 +196,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _byte_level(vocabulary: _Vocabulary) -> dict[str, Any]:
-    name = vocabulary.metadata.get("tokenizer.ggml.pre", "default")
-    if not isinstance(name, str):
-        raise TokenizerError(f"{vocabulary.where}: tokenizer.ggml.pre must be a name, not {name!r:.60}")
-    pre = named(name)
+    pre = vocabulary.pre_tokenizer()
     model = {
         "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
         "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": pre.ignore_merges,
@@ -184,10 +244,12 @@ def _merges_of_scores(vocabulary: _Vocabulary) -> list[tuple[str, str]]:
 
 def _unigram(vocabulary: _Vocabulary) -> dict[str, Any]:
     where = vocabulary.where
-    unknown = vocabulary.metadata.get("tokenizer.ggml.unknown_token_id", 2)
+    unknown = vocabulary.special_id("unknown_token_id")
+    if unknown is None and len(vocabulary.tokens) > 2:
+        unknown = 2
     model = {
         "type": "Unigram",
-        "unk_id": check_id(unknown, len(vocabulary.tokens), f"{where}: tokenizer.ggml.unknown_token_id"),
+        "unk_id": unknown,
         "vocab": [list(entry) for entry in zip(vocabulary.tokens, vocabulary.scores(), strict=True)],
         "byte_fallback": False,
     }
@@ -236,10 +298,30 @@ def _templates(metadata: Mapping[str, Any], where: str) -> dict[str, str]:
         name = "default" if key == prefix else key.removeprefix(prefix + ".")
         if key != prefix and not key.startswith(prefix + "."):
             continue
-        if not isinstance(value, str) or not name.isidentifier():
+        if not isinstance(value, str) or not is_template_name(name):
             raise TokenizerError(f"{where}: {key!r:.80} must be a text with a plain name")
-        found[name] = value
+        if _SURROGATE.search(value):
+            raise TokenizerError(f"{where}: {key!r:.80} is not valid UTF-8; convert the model again")
+        if value:
+            found[name] = value
     return found
+
+
+def _readable(tokens: list[Any]) -> list[Any]:
+    """Tokens whose bytes are no UTF-8 (lone surrogates here) show as U+FFFD, each as another string; none is text."""
+    if not any(isinstance(token, str) and _SURROGATE.search(token) for token in tokens):
+        return tokens
+    taken = {token for token in tokens if isinstance(token, str)}
+    readable: list[Any] = []
+    for token in tokens:
+        if isinstance(token, str) and _ESCAPED_BYTE.search(token):
+            shown = _ESCAPED_BYTE.sub("\ufffd", token)
+            while shown in taken:
+                shown += "\ufffd"
+            taken.add(shown)
+            token = shown
+        readable.append(token)
+    return readable
 
 
 _BUILDERS = {"gpt2": _byte_level, "llama": _sentencepiece, "t5": _unigram}

@@ -10,42 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from deepseek.errors import TokenizerError
-
-_CASED_RANGES = (
-    "41-5A 61-7A B5 C0-D6 D8-F6 F8-1BA 1BC-1BF 1C4-293 295-2AF 370-373 376 377 37B-37D 37F 386 388-38A 38C "
-    "38E-3A1 3A3-3F5 3F7-481 48A-52F 531-556 10A0-10C5 13A0-13F5 13F8-13FD 1C90-1CBA 1CBD-1CBF 1D00-1D2B "
-    "1D6B-1D77 1D79-1D9A 1E00-1F15 1F18-1F1D 1F20-1F45 1F48-1F4D 1F50-1F57 1F59 1F5B 1F5D 1F5F-1F7D 1F80-1FB4 "
-    "1FB6-1FBC 1FBE 1FC2-1FC4 1FC6-1FCC 1FD0-1FD3 1FD6-1FDB 1FE0-1FEC 1FF2-1FF4 1FF6-1FFC 2102 2107 210A-2113 "
-    "2115 2119-211D 2124 2126 2128 212A-212D 212F-2134 2139 213C-213F 2145-2149 214E 2183 2184 2C00-2C7B "
-    "2C7E-2CE4 2CEB-2CEE 2CF2 2CF3 A640-A66D A680-A69B A722-A76F A771-A787 A78B-A78E AB70-ABBF FB00-FB06 "
-    "FB13-FB17 FF21-FF3A FF41-FF5A 10400-1044F 104B0-104D3 104D8-104FB 10C80-10CB2 10CC0-10CF2 118A0-118DF "
-    "1E900-1E943 "
-)
-"""The cased letters that DeepSeek's first tokenizer lists one by one (Unicode 12), as hexadecimal ranges."""
-
-
-def _class_of(ranges: str) -> str:
-    return "".join("-".join(chr(int(end, 16)) for end in part.split("-")) for part in ranges.split())
-
-
-_CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_REST_WITH_MARKS = r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
-_QWEN35 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}|{_REST_WITH_MARKS}"
-_LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
-_DEEPSEEK3 = (
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"
-    "| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"
-)
-_DEEPSEEK_LLM = (
-    "[\r\n]",
-    rf"\s?[{_class_of(''.join(_CASED_RANGES))}]+",
-    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
-    r"\s+$",
-    _CJK,
+from deepseek.tokenizer.split_patterns import (
+    BAILING,
+    BLOOM,
+    CJK,
+    DEEPSEEK3,
+    DEEPSEEK_LLM,
+    EXAONE_MOE,
+    FALCON_PUNCTUATION,
+    GPT2,
+    GPT4O,
+    KIMI,
+    LLAMA3,
+    MINICPM,
+    QWEN2,
+    QWEN35,
+    SEED,
+    TEKKEN,
+    THOUSANDS,
+    UFAKZEKA,
 )
 
 
@@ -70,6 +53,8 @@ class PreTokenizer:
     """The original tokenizer also composes characters (llama.cpp does not)."""
     ignore_merges: bool = False
     """A word that is a token is taken whole, whatever the merges say."""
+    add_bos: bool = False
+    """Files that say nothing of it have bos put before a text, as llama.cpp does."""
 
     def spec(self) -> dict[str, Any]:
         """The `pre_tokenizer` of `tokenizer.json`."""
@@ -78,31 +63,67 @@ class PreTokenizer:
 
 
 PRE_TOKENIZERS = (
-    PreTokenizer(("smollm", "starcoder", "refact", "command-r"), (_DIGITS, _byte_level(use_regex=True))),
-    PreTokenizer(("gpt-2", "phi-2", "mpt", "olmo"), (_byte_level(use_regex=True),)),
+    PreTokenizer(
+        ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"),
+        (_DIGITS, _byte_level(use_regex=True)),
+    ),
+    PreTokenizer(
+        (
+            *("gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "gigachat", "a.x-4.0", "mellum"),
+            *("modern-bert", "exaone4", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de"),
+        ),
+        (_byte_level(use_regex=True),),
+    ),
     PreTokenizer(
         ("default",),
         (
             _split(r"[\p{P}\$\+<=>\^~\|]+"),
-            _split(_GPT2),
+            _split(GPT2),
             _split(r"\p{N}+"),
             _split("[0-9][0-9][0-9]"),
             _byte_level(),
         ),
     ),
-    PreTokenizer(("llama-bpe", "llama3", "llama-v3"), (_split(_LLAMA3), _byte_level()), ignore_merges=True),
-    PreTokenizer(("dbrx", "smaug-bpe"), (_split(_LLAMA3), _byte_level())),
-    PreTokenizer(("qwen2", "deepseek-r1-qwen"), (_split(_QWEN2), _byte_level()), nfc=True),
-    PreTokenizer(("qwen35",), (_split(_QWEN35), _byte_level()), nfc=True),
-    PreTokenizer(("deepseek-llm",), (*map(_split, _DEEPSEEK_LLM), _DIGITS, _byte_level())),
+    PreTokenizer(
+        (
+            *("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+            "jina-v5-nano",
+        ),
+        (_split(LLAMA3), _byte_level()),
+        ignore_merges=True,
+        add_bos=True,
+    ),
+    PreTokenizer(("dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), (_split(LLAMA3), _byte_level())),
+    PreTokenizer(("qwen2", "deepseek-r1-qwen"), (_split(QWEN2), _byte_level()), nfc=True),
+    PreTokenizer(
+        ("stablelm2", "hunyuan", "solar-open", "kormo", "f2llmv2", "megrez", "grok-2"), (_split(QWEN2), _byte_level())
+    ),
+    PreTokenizer(("qwen35",), (_split(QWEN35), _byte_level()), nfc=True),
+    PreTokenizer(("deepseek-llm",), (*map(_split, DEEPSEEK_LLM), _DIGITS, _byte_level())),
     PreTokenizer(
         ("deepseek-coder",),
-        (*map(_split, ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CJK)), _DIGITS, _byte_level()),
+        (*map(_split, ("[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", CJK)), _DIGITS, _byte_level()),
     ),
     PreTokenizer(
-        ("deepseek-v3",),
-        (*map(_split, (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK3)), _byte_level()),
+        ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"),
+        (*map(_split, (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", DEEPSEEK3)), _byte_level()),
     ),
+    PreTokenizer(("tekken",), (_split(TEKKEN), _byte_level()), ignore_merges=True, add_bos=True),
+    PreTokenizer(("gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"), (_split(GPT4O), _byte_level())),
+    PreTokenizer(("tiny_aya", "cohere2moe"), (_split(THOUSANDS), _split(GPT4O), _byte_level())),
+    PreTokenizer(("kimi-k2",), (_split(KIMI), _byte_level())),
+    PreTokenizer(
+        ("falcon",),
+        (_split(FALCON_PUNCTUATION), _split(GPT2), _split("[0-9][0-9][0-9]"), _byte_level()),
+    ),
+    PreTokenizer(("bailingmoe", "bailingmoe2", "llada-moe"), (_split(BAILING), _byte_level())),
+    PreTokenizer(("seed-coder",), (_split(SEED), _byte_level())),
+    PreTokenizer(("exaone-moe",), (_split(EXAONE_MOE), _byte_level())),
+    PreTokenizer(("minicpm5",), (_split(r"\p{N}{1,3}"), _split(MINICPM), _byte_level()), ignore_merges=True),
+    PreTokenizer(("laguna",), (_split(r"[^\n]+|[\n]+"), _split(QWEN2), _byte_level())),
+    PreTokenizer(("ufakzeka",), (_split(UFAKZEKA), _byte_level())),
+    PreTokenizer(("poro-chat", "bloom", "gpt3-finnish"), (_split(BLOOM), _byte_level())),
+    PreTokenizer(("viking",), (_split(BLOOM), _DIGITS, _byte_level())),
 )
 KNOWN_NAMES = tuple(sorted(name for entry in PRE_TOKENIZERS for name in entry.names))
 

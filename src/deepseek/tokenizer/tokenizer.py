@@ -8,10 +8,10 @@ from typing import Any
 from deepseek.errors import TokenizerError
 from deepseek.tokenizer import chat_template as chat
 from deepseek.tokenizer.control_text import ControlText
+from deepseek.tokenizer.end_tokens import named_ends, without_exceptions
+from deepseek.tokenizer.special_tokens import decoder_tokens, extra_tokens, special_names
 from deepseek.tokenizer.stream import PieceRule, StreamDecoder, read_rule
 from deepseek.tokenizer.tokenizer_json import build_backend, check, guarded
-
-SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Tokenizer:
@@ -28,13 +28,17 @@ class Tokenizer:
         config: Mapping[str, Any] | None = None,
         templates: Mapping[str, str] | None = None,
         *,
+        end_ids: Iterable[int] = (),
         where: str = "tokenizer.json",
     ) -> None:
-        """`spec` is a `tokenizer.json`, `config` a `tokenizer_config.json`, `templates` chat templates by name."""
+        """`spec` is a `tokenizer.json`, `config` a `tokenizer_config.json`, `templates` chat templates by name.
+
+        end_ids: tokens that other files declare to end an answer.
+        """
         self.config: dict[str, Any] = dict(config or {})
         self.templates: dict[str, str] = dict(templates or {})
         self._where = where
-        self._special = _special_names(self.config, where)
+        self._special = special_names(self.config, where)
         check(spec, where)
         self._rule: PieceRule = read_rule(spec.get("decoder"), where)
         self._backend = build_backend(spec, where)
@@ -42,6 +46,7 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(token_id for token_id, token in added.items() if token.special)
         self._cache: dict[int, bytes] = {}
+        self.end_ids: frozenset[int] = self._ends(end_ids)
 
     # Vocabulary
 
@@ -216,13 +221,26 @@ class Tokenizer:
             return chat_template
         return chat.choose(self.templates, chat_template, tools)
 
+    def _ends(self, declared: Iterable[int]) -> frozenset[int]:
+        """Tokens that end an answer: those declared, `eos_token`, and special ones whose names say so."""
+
+        def special_id(token: str) -> int | None:
+            token_id = self._backend.token_to_id(token)
+            return token_id if token_id in self.special_ids else None
+
+        ends = {token_id for token_id in declared if 0 <= token_id < self.vocab_size}
+        ends |= named_ends(special_id)
+        if self.eos_token_id is not None:
+            ends.add(self.eos_token_id)
+        return frozenset(without_exceptions(ends, self._backend.token_to_id))
+
     def _add_named_tokens(self) -> None:
         """bos, eos and their like are added tokens even where `tokenizer.json` forgets to say so."""
         from tokenizers import AddedToken
 
         known = {token.content for token in self._backend.get_added_tokens_decoder().values()}
-        wanted = [AddedToken(**token) for token in _decoder_tokens(self.config, self._where)]
-        names = [*self._special.values(), *_extra_tokens(self.config, self._where)]
+        wanted = [AddedToken(**token) for token in decoder_tokens(self.config, self._where)]
+        names = [*self._special.values(), *extra_tokens(self.config, self._where)]
         wanted += [AddedToken(name, special=True, normalized=False) for name in names]
         fresh = {token.content: token for token in reversed(wanted) if token.content not in known}
         self._backend.add_tokens(list(reversed(fresh.values())))
@@ -235,43 +253,3 @@ def _check_text(text: object) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise TokenizerError("the text holds half a surrogate pair, which is no text: decode it correctly") from None
-
-
-def _special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
-    names = {}
-    for name in SPECIAL_NAMES:
-        value = config.get(name)
-        content = value.get("content") if isinstance(value, dict) else value
-        if content is None or content is False or content == "":
-            continue
-        if not isinstance(content, str) or len(content) > 1024:
-            raise TokenizerError(f"{where}: {name} must be a token, not {content!r:.60}")
-        names[name] = content
-    return names
-
-
-def _extra_tokens(config: Mapping[str, Any], where: str) -> list[str]:
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
-    extra = list(extra.values()) if isinstance(extra, dict) else extra
-    if not isinstance(extra, list) or len(extra) > 100_000:
-        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
-    contents: list[Any] = [token.get("content") if isinstance(token, dict) else token for token in extra]
-    if not all(isinstance(content, str) and 0 < len(content) <= 1024 for content in contents):
-        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
-    return contents
-
-
-def _decoder_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """`added_tokens_decoder` of the config, in the order of its ids."""
-    decoder = config.get("added_tokens_decoder") or {}
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
-    try:
-        entries = sorted(decoder.items(), key=lambda item: int(item[0]))
-        tokens = [{"content": token["content"], **{flag: token[flag] for flag in flags if flag in token}}
-                  for _, token in entries]  # fmt: skip
-        valid = all(isinstance(token["content"], str) and 0 < len(token["content"]) <= 1024 for token in tokens)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TokenizerError(f"{where}: added_tokens_decoder must map ids to tokens: {error!r:.100}") from error
-    if not valid:
-        raise TokenizerError(f"{where}: added_tokens_decoder holds a token that is no text of 1 to 1024 characters")
-    return tokens

@@ -32,19 +32,27 @@ def read_json(path: Path, limit: int, *, as_python: bool = False) -> dict[str, A
 
     Duplicate keys and NaN are refused, except as_python: what Python's json writes and reads, for configurations.
     """
+    strict: dict[str, Any] = {"object_pairs_hook": _unique_keys, "parse_constant": _no_constant}
+    text = read_text(path, limit)
+    return _parse_json(text, str(path), {} if as_python else strict)
+
+
+def read_text(path: Path, limit: int) -> str:
+    """A UTF-8 file of at most `limit` bytes, with or without a byte order mark."""
     try:
         size = os.stat(path).st_size
         if size > limit:
             raise TokenizerError(f"{path}: {size:,} bytes are more than the {limit:,} allowed here")
-        return parse_json(path.read_bytes(), str(path), as_python=as_python)
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path}: not valid JSON or text: it is not UTF-8 ({error})") from error
 
 
-def parse_json(data: bytes, where: str, *, as_python: bool = False) -> dict[str, Any]:
-    strict: dict[str, Any] = {"object_pairs_hook": _unique_keys, "parse_constant": _no_constant}
+def _parse_json(text: str, where: str, hooks: dict[str, Any]) -> dict[str, Any]:
     try:
-        value = json.loads(data.decode("utf-8-sig"), **({} if as_python else strict))
+        value = json.loads(text, **hooks)
     except RecursionError:
         raise TokenizerError(f"{where}: nested too deeply") from None
     except ValueError as error:

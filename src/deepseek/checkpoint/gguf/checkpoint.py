@@ -1,5 +1,6 @@
 """A GGUF model behind the interface of all checkpoints: canonical names, one an expert, in our order of rows."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -7,7 +8,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from deepseek.checkpoint.contents import config_as_stored, shared_weights
+from deepseek.checkpoint.contents import config_as_stored, log_ignored, shared_weights
 from deepseek.checkpoint.decode import to_float32
 from deepseek.checkpoint.gguf.dequantize import check_scales
 from deepseek.checkpoint.gguf.file import GgufFile
@@ -21,6 +22,8 @@ from deepseek.families.weights import Shape, weight_shapes
 
 _MAX_LAYERS = 10_000
 _MAX_EXPERTS = 1 << 20  # over all layers
+_OTHER_PARTS = ("v.", "mm.", "a.", "resampler.")  # vision and audio
+_LAYER = re.compile(r"blk\.(\d+)\.")
 _MAX_SETTING = 4096  # elements of an array in an architecture's settings
 
 
@@ -28,8 +31,8 @@ class GgufCheckpoint:
     """Implements `checkpoint.Checkpoint`. `path` is a file, or any part of a split model.
 
     Weights are views of the mapped file; copies are made only of q and k where GGUF reorders their rows, and of
-    kv_b_proj. Raises CheckpointError or ConfigError unless the tensors are exactly those that the metadata asks for;
-    allow_unknown passes over unknown keys and tensors.
+    kv_b_proj. Raises CheckpointError or ConfigError unless the tensors are those that the metadata asks for; `ignored`
+    names the tensors of other parts, and allow_unknown passes over unknown keys and all other tensors.
     """
 
     format: Literal["gguf"] = "gguf"
@@ -37,6 +40,7 @@ class GgufCheckpoint:
     def __init__(self, path: str | Path, *, allow_unknown: bool = False) -> None:
         self.path = Path(path)
         self.file = GgufFile(path)
+        self.ignored: list[str] = []
         try:
             self.config = self._read_config(allow_unknown)
             self._shapes = weight_shapes(self.config)
@@ -103,6 +107,7 @@ class GgufCheckpoint:
             allow_unknown=allow_unknown,
         )
         self._check_size(config, shapes)
+        self._check_vocabulary(config)
         present = {name.split(".")[1] for name in shapes if name.startswith("blk.")}
         return config_as_stored(config, [f"model.layers.{layer}." for layer in present])
 
@@ -125,6 +130,15 @@ class GgufCheckpoint:
                 f"the limit is {_MAX_EXPERTS:,} experts in all"
             )
 
+    def _check_vocabulary(self, config: ModelConfig) -> None:
+        """A token without a row of the embedding could be asked for and not be looked up."""
+        tokens = self.file.metadata.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, list) and len(tokens) > config.vocab_size:
+            raise CheckpointError(
+                f"{self.path}: tokenizer.ggml.tokens has {len(tokens):,} tokens, but token_embd.weight only "
+                f"{config.vocab_size:,} rows; convert the model again, with its own tokenizer"
+            )
+
     def _locate(self, allow_unknown: bool) -> dict[str, tuple[str, ...]]:
         """The file's tensors behind every weight; checks that all are there, have their shapes, and that none is left.
 
@@ -133,18 +147,28 @@ class GgufCheckpoint:
         located = {name: self._stored_names(name) for name in self._shapes}
         used = {name for names in located.values() for name in names} | {ROPE_DIVISORS}
         for name in self.file.tensors:
-            if name not in used and not allow_unknown and not self._is_spare(name, used):
+            if name in used:
+                continue
+            if not allow_unknown and not self._is_spare(name, used):
                 raise CheckpointError(
                     f"{self.path}: unexpected tensor {name!r}: the architecture ({self.config.family}) has no such "
                     "weight; allow unknown tensors (allow_unknown=True, --allow-unknown-keys) to pass over it"
                 )
+            self.ignored.append(name)
+        log_ignored(str(self.path), self.ignored)
         for name, shape in self._shapes.items():
             self._check_shape(name, shape, located[name])
         return located
 
     def _is_spare(self, name: str, used: set[str]) -> bool:
-        """Some files keep attn_kv_b beside its two halves."""
-        return name.endswith(".attn_kv_b.weight") and name.replace("attn_kv_b", "attn_k_b") in used
+        """attn_kv_b beside its two halves, other parts of the model, layers that only predict further tokens."""
+        if name.endswith(".attn_kv_b.weight") and name.replace("attn_kv_b", "attn_k_b") in used:
+            return True
+        if name.startswith(_OTHER_PARTS) or 0 in self.file.tensors[name].shape:
+            return True
+        layer = _LAYER.match(name)
+        last = self.config.num_hidden_layers + self.config.num_nextn_predict_layers
+        return layer is not None and int(layer[1]) >= last and f"{layer[0]}nextn.eh_proj.weight" in self.file.tensors
 
     def _stored_names(self, name: str) -> tuple[str, ...]:
         tensors = self.file.tensors

@@ -14,8 +14,6 @@ from deepseek.checkpoint.gguf.parser import Header, TensorEntry, parse_header
 from deepseek.checkpoint.tensor import Bytes
 from deepseek.errors import CheckpointError
 
-_PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
-
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
@@ -26,6 +24,9 @@ class GgufTensor:
     part: int
     offset: int
     size: int
+
+
+PART_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)", re.IGNORECASE)
 
 
 class GgufFile:
@@ -87,14 +88,34 @@ def read_gguf_metadata(path: str | Path) -> dict[str, Any]:
         return file.metadata
 
 
+def parse_file(path: Path) -> Header:
+    """The header of one file, be it a whole model or a part. Raises CheckpointError."""
+    return parse_header(_map(path), str(path))
+
+
+def part_names(path: Path) -> list[Path]:
+    """All parts of a split model in their order; the file itself where the name does not say that it is a part."""
+    found = PART_NAME.fullmatch(path.name)
+    if found is None:
+        return [path]
+    count = min(int(found["count"]), MAX_PARTS)
+    return [path.with_name(f"{found['stem']}-{at:05d}-of-{count:05d}{found['suffix']}") for at in range(1, count + 1)]
+
+
 def _parts(path: Path) -> list[Path]:
-    found = _PART_NAME.fullmatch(path.name)
+    found = PART_NAME.fullmatch(path.name)
     if found is None:
         return [path]
     count = int(found["count"])
     if not 1 <= int(found["number"]) <= count <= MAX_PARTS:
         raise CheckpointError(f"{path}: part {found['number']} of {found['count']} cannot be")
-    return [path.with_name(f"{found['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    parts = part_names(path)
+    if missing := [part.name for part in parts if not part.exists()]:
+        raise CheckpointError(
+            f"{path}: {len(missing)} of {count} parts are missing ({', '.join(missing[:4])}); a split model "
+            "needs all of its parts in one folder: fetch them too"
+        )
+    return parts
 
 
 def _check_split(path: Path, metadata: dict[str, Any], parts: list[Path]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from deepseek.checkpoint.dtypes import byte_size
+from deepseek.checkpoint.file_kinds import SNIFFED_BYTES, describe
 from deepseek.checkpoint.gguf.format import (
     DEFAULT_ALIGNMENT,
     MAGIC,
@@ -56,6 +57,11 @@ def parse_header(data: mmap.mmap | bytes, where: str) -> Header:
     return _Parser(data, where).header()
 
 
+def _errors(key: str) -> str:
+    """What happens to bytes that are no UTF-8: a vocabulary keeps them for its reader to judge, a label shows them."""
+    return "surrogateescape" if key.startswith("tokenizer.") else "replace"
+
+
 class _Parser:
     def __init__(self, data: mmap.mmap | bytes, where: str) -> None:
         self.data = data
@@ -77,8 +83,11 @@ class _Parser:
         raise CheckpointError(f"{self.where}: {message}")
 
     def _check_magic_and_version(self) -> None:
-        if self.size < 24 or self.data[:4] != MAGIC:
-            self.fail("not a GGUF file: it does not begin with 'GGUF'")
+        if self.data[:4] != MAGIC:
+            looks = describe(self.data[:SNIFFED_BYTES])
+            self.fail(f"not a GGUF file but {looks}" if looks else "not a GGUF file: it does not begin with 'GGUF'")
+        if self.size < 24:
+            self.fail(f"truncated: {self.size} bytes are no whole header; fetch the file again")
         version: int = struct.unpack_from("<I", self.data, 4)[0]
         self.at = 8
         if version and not version & 0xFFFF:
@@ -101,9 +110,9 @@ class _Parser:
 
     def _need(self, size: int, what: str) -> None:
         if size > self.size - self.at:
-            self.fail(f"truncated: {what} would end at byte {self.at + size:,} of {self.size:,}")
+            self.fail(f"truncated: {what} would end at byte {self.at + size:,} of {self.size:,}; fetch the file again")
 
-    def _text(self, what: str, most: int) -> str:
+    def _text(self, what: str, most: int, errors: str = "strict") -> str:
         length = self._number("Q", what)
         if length > most:
             self.fail(f"{what} is {length:,} bytes long; the limit is {most:,}")
@@ -111,7 +120,7 @@ class _Parser:
         raw = self.data[self.at : self.at + length]
         self.at += length
         try:
-            return raw.decode()
+            return raw.decode(errors=errors)
         except UnicodeDecodeError:
             self.fail(f"{what} is not valid UTF-8")
 
@@ -132,7 +141,7 @@ class _Parser:
 
     def _value(self, key: str, kind: ValueType, depth: int) -> Any:
         if kind is ValueType.STRING:
-            return self._text(f"the value of {key!r}", MAX_TEXT_BYTES)
+            return self._text(f"the value of {key!r}", MAX_TEXT_BYTES, _errors(key))
         if kind is ValueType.BOOL:
             return self._boolean(key)
         if kind is ValueType.ARRAY:
@@ -171,7 +180,7 @@ class _Parser:
 
     def _texts(self, key: str, count: int) -> list[str]:
         """As `_text`, `count` times: a vocabulary has 300,000 of them, so the loop is flat."""
-        data, at, end, unpack = self.data, self.at, self.size, _LENGTH.unpack_from
+        data, at, end, unpack, errors = self.data, self.at, self.size, _LENGTH.unpack_from, _errors(key)
         texts: list[str] = []
         try:
             for _ in range(count):
@@ -179,12 +188,10 @@ class _Parser:
                 at += 8
                 if length > end - at or length > MAX_TEXT_BYTES:
                     self.fail(f"truncated: text {len(texts)} of {key!r} is {length:,} bytes long")
-                texts.append(data[at : at + length].decode())
+                texts.append(data[at : at + length].decode(errors=errors))
                 at += length
         except struct.error:
             self.fail(f"truncated: text {len(texts)} of {key!r} lies outside the file")
-        except UnicodeDecodeError:
-            self.fail(f"text {len(texts)} of {key!r} is not valid UTF-8")
         self.at = at
         return texts
 
@@ -222,7 +229,7 @@ class _Parser:
         elements = 1
         for length in innermost_first:
             elements *= length
-        if not 0 < elements < 1 << 62:
+        if not 0 <= elements < 1 << 62:
             self.fail(f"tensor {name!r} has the shape {innermost_first}, of {elements} elements")
         return innermost_first[::-1]
 
@@ -241,15 +248,16 @@ class _Parser:
     def _place(self, infos: dict[str, TensorEntry], alignment: int) -> dict[str, TensorEntry]:
         """Make offsets absolute; each must be aligned, inside the file and clear of every other."""
         start = -(-self.at // alignment) * alignment
+        end = start + max((info.offset + info.size for info in infos.values()), default=0)
+        if end > self.size and infos:
+            self.fail(
+                f"truncated: {end - self.size:,} of {end:,} bytes are missing, tensors at the end among them; fetch "
+                "the file again"
+            )
         placed = {}
         for name, info in infos.items():
             if info.offset % alignment:
                 self.fail(f"tensor {name!r} is misaligned: its offset {info.offset:,} is no multiple of {alignment}")
-            if start + info.offset + info.size > self.size:
-                self.fail(
-                    f"truncated: tensor {name!r} would end at byte {start + info.offset + info.size:,} of "
-                    f"{self.size:,}; fetch the file again"
-                )
             placed[name] = TensorEntry(info.dtype, info.shape, start + info.offset, info.size)
         self._check_overlap(placed)
         return placed

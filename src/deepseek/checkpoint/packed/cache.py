@@ -122,6 +122,8 @@ def _open(source: Path | str, allow_unknown: bool) -> tuple[Checkpoint, bool]:
 
 def _whole(source: Path) -> Path:
     """One name for all parts of a model: the first GGUF, or the folder of shards."""
+    if source.name in _DESCRIPTIONS:
+        return source.parent
     part = _PART.fullmatch(source.name)
     if part is None:
         return source
@@ -151,9 +153,8 @@ def _key(source: Path) -> str:
 def _files_of(source: Path) -> list[Path]:
     """Every file that `open_checkpoint` may read for `source`."""
     if source.is_dir():
-        files = (
-            path for path in source.iterdir() if path.name in _DESCRIPTIONS or path.suffix in (".safetensors", ".gguf")
-        )
+        kinds = (".safetensors", ".gguf", "")  # a blob of GGUF may have no suffix
+        files = (path for path in source.iterdir() if path.name in _DESCRIPTIONS or path.suffix.lower() in kinds)
         return sorted(path for path in files if path.is_file())
     if source.suffix == ".safetensors":
         return _files_of(source.parent)

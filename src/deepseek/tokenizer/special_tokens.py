@@ -1,0 +1,48 @@
+"""The special tokens that a `tokenizer_config.json` names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepseek.errors import TokenizerError
+
+SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+def special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
+    names = {}
+    for name in SPECIAL_NAMES:
+        value = config.get(name)
+        content = value.get("content") if isinstance(value, dict) else value
+        if content is None or content is False or content == "":
+            continue
+        if not isinstance(content, str) or len(content) > 1024:
+            raise TokenizerError(f"{where}: {name} must be a token, not {content!r:.60}")
+        names[name] = content
+    return names
+
+
+def extra_tokens(config: Mapping[str, Any], where: str) -> list[str]:
+    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    extra = list(extra.values()) if isinstance(extra, dict) else extra
+    if not isinstance(extra, list) or len(extra) > 100_000:
+        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
+    contents: list[Any] = [token.get("content") if isinstance(token, dict) else token for token in extra]
+    if not all(isinstance(content, str) and 0 < len(content) <= 1024 for content in contents):
+        raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
+    return contents
+
+
+def decoder_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """`added_tokens_decoder` of the config, in the order of its ids."""
+    decoder = config.get("added_tokens_decoder") or {}
+    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
+    try:
+        entries = sorted(decoder.items(), key=lambda item: int(item[0]))
+        tokens = [{"content": token["content"], **{flag: token[flag] for flag in flags if flag in token}}
+                  for _, token in entries]  # fmt: skip
+        valid = all(isinstance(token["content"], str) and 0 < len(token["content"]) <= 1024 for token in tokens)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise TokenizerError(f"{where}: added_tokens_decoder must map ids to tokens: {error!r:.100}") from error
+    if not valid:
+        raise TokenizerError(f"{where}: added_tokens_decoder holds a token that is no text of 1 to 1024 characters")
+    return tokens
