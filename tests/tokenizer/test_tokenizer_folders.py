@@ -98,9 +98,7 @@ def test_a_sentencepiece_model_alone(metadata: dict[str, Any], texts: list[str],
     (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(metadata))
     (tmp_path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     read, whole = AutoTokenizer.from_pretrained(tmp_path), tokenizer_from_gguf(metadata)
-    shared = [
-        text for text in texts[::5] if not re.search(r"(.)\1{19}", text)
-    ]
+    shared = [text for text in texts[::5] if not re.search(r"(.)\1{19}", text)]
     assert [text for text in shared if read.encode(text) != whole.encode(text)] == []
     assert (read.eos_token_id, read.chat_template) == (whole.eos_token_id, "{{ messages }}")
 
