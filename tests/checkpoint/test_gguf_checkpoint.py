@@ -190,7 +190,6 @@ CONTRADICTIONS: dict[str, tuple[Edit, str]] = {
         lambda m, _: m.update({"tokenizer.ggml.bos_token_id": "x"}),
         "bos_token_id must be",
     ),
-    "token id outside": (lambda m, _: m.update({"tokenizer.ggml.eos_token_id": 999}), "outside the vocabulary of 384"),
     "embedding missing": (drop("token_embd.weight"), "token_embd.weight is missing"),
     "tensor missing": (drop("blk.1.ffn_up_exps.weight"), "tensor 'blk.1.ffn_up_exps.weight' is missing"),
     "half of kv_b missing": (
@@ -277,3 +276,21 @@ def test_changed_settings_only_raise_our_errors(files: dict[str, Path], tmp_path
     with suppress(CheckpointError, ConfigError), GgufCheckpoint(path) as checkpoint:
         for name in checkpoint.names():
             checkpoint.raw(name)
+
+
+@pytest.mark.parametrize("token", [999, 2**32 - 1])
+def test_a_token_id_outside_the_vocabulary_is_none(token: int, files: dict[str, Path], tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any], _: Any) -> None:
+        metadata.update({f"tokenizer.ggml.{kind}_token_id": token for kind in ("bos", "eos", "padding")})
+
+    with GgufCheckpoint(rewritten(files["deepseek_v3"], tmp_path / "a.gguf", edit)) as checkpoint:
+        config = checkpoint.config
+    assert (config.bos_token_id, config.eos_token_ids, config.pad_token_id) == (None, (), None)
+
+
+def test_more_tokens_than_rows_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    def edit(metadata: dict[str, Any], _: Any) -> None:
+        metadata["tokenizer.ggml.tokens"] = [f"<{at}>" for at in range(385)]
+
+    with pytest.raises(CheckpointError, match="has 385 tokens, but token_embd.weight only 384 rows"):
+        GgufCheckpoint(rewritten(files["deepseek_v3"], tmp_path / "a.gguf", edit))
