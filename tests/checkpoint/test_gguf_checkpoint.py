@@ -292,5 +292,5 @@ def test_more_tokens_than_rows_are_refused(files: dict[str, Path], tmp_path: Pat
     def edit(metadata: dict[str, Any], _: Any) -> None:
         metadata["tokenizer.ggml.tokens"] = [f"<{at}>" for at in range(385)]
 
-    with pytest.raises(CheckpointError, match="has 385 tokens, but token_embd.weight only 384 rows"):
+    with pytest.raises(CheckpointError, match=r"has 385 tokens, but token_embd.weight only 384 rows"):
         GgufCheckpoint(rewritten(files["deepseek_v3"], tmp_path / "a.gguf", edit))
