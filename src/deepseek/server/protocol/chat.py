@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.sampling import MOST_LOGPROBS
 from deepseek.server.protocol.fields import SamplingFields
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.peer_fields import CACHE_HINTS, LENGTH_ALIASES
@@ -19,7 +20,8 @@ from deepseek.server.protocol.tools import (
 )
 
 MAX_MESSAGES = 10_000
-_TEXT_PARTS = {"input_text", "output_text"}
+_TEXT_PARTS = ("input_text", "output_text")
+_THINKING_PARTS = ("thinking", "reasoning", "redacted_thinking")
 _ECHO = "what clients add to an answer that they send back"
 
 
@@ -34,8 +36,11 @@ class ContentPart(RequestModel):
 
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
-        if values.get("type") in _TEXT_PARTS:
+        kind = values.get("type")
+        if kind in _TEXT_PARTS:
             values["type"] = "text"
+        elif isinstance(kind, str) and kind not in ("text", "refusal"):
+            notes.refuse("type", f"is {kind!r:.100}, which this model cannot read: send text")
 
     @model_validator(mode="after")
     def _has_its_field(self) -> Self:
@@ -87,6 +92,7 @@ class ChatMessage(RequestModel):
         "partial": "on the last message: continue_final_message",
     }  # fmt: skip
     adapted: ClassVar = {"function_call": "tool_calls"}
+    refused: ClassVar = {"tools": Refused("give tools beside messages")}
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ContentPart] | None = None
@@ -107,6 +113,7 @@ class ChatMessage(RequestModel):
         if call is not None and not values.get("tool_calls"):
             values["tool_calls"] = [{"function": call}]
         if isinstance(values.get("content"), list):
+            _adapt_thinking_parts(values)
             values["content"] = [{"type": "text", "text": one} if isinstance(one, str) else one
                                  for one in values["content"]]  # fmt: skip
 
@@ -185,7 +192,7 @@ class ChatCompletionRequest(SamplingFields):
     max_completion_tokens: int | None = Field(default=None, description="-1: as many as there is room for.")
     max_tokens: int | None = Field(default=None, description="The older name of max_completion_tokens.")
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0)
+    top_logprobs: int | None = Field(default=None, ge=-1, description="-1: as many as there are to have.")
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["auto", "none", "required"] | NamedToolChoice | None = None
     functions: list[Function] | None = Field(
@@ -220,6 +227,8 @@ class ChatCompletionRequest(SamplingFields):
     def _check_together(self) -> Self:
         if self.top_logprobs and self.logprobs is None:
             self.logprobs = True
+        if self.top_logprobs == -1:
+            self.top_logprobs = MOST_LOGPROBS
         if self.tools and self.functions:
             raise ValueError("functions is the older name of tools: give tools alone")
         if not self.tools and not self.functions:
@@ -260,6 +269,18 @@ def as_function(tool: Tool) -> dict[str, Any]:
         return tool.model_dump(exclude_none=True)
     described = tool.custom.model_dump(exclude_none=True)
     return {"type": "function", "function": {**described, "parameters": CUSTOM_PARAMETERS}}
+
+
+def _adapt_thinking_parts(message: dict[str, Any]) -> None:
+    """Reasoning among the parts of an assistant's message, as clients of Anthropic's models keep it."""
+    if message.get("role") != "assistant":
+        return
+    parts = message["content"]
+    thinking = [part for part in parts if isinstance(part, dict) and part.get("type") in _THINKING_PARTS]
+    if thinking:
+        message["content"] = [part for part in parts if part not in thinking]
+        texts = [part.get("thinking") or part.get("text") for part in thinking]
+        message.setdefault("reasoning_content", "".join(text for text in texts if isinstance(text, str)))
 
 
 def _adapt_logprobs(values: dict[str, Any]) -> None:

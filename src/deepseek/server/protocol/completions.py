@@ -31,12 +31,12 @@ class CompletionRequest(SamplingFields):
         | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_PROMPTS)]
     )
     suffix: str | None = Field(default=None, description="What follows the gap, for models that fill in the middle.")
-    max_tokens: int | None = Field(
+    max_tokens: int = Field(
         default=16,
         description="0: nothing, or with echo the prompt; below 0: as many as there is room for.",
     )
     echo: bool = False
-    logprobs: int | None = Field(default=None, ge=0, description="So many of the likeliest, and the token's own.")
+    logprobs: int | None = Field(default=None, ge=-1, description="So many of the likeliest, and the token's own.")
     best_of: int | None = Field(default=None, description="Refused above n.")
     add_special_tokens: bool = Field(default=True, description="What the tokenizer puts around a text.")
 

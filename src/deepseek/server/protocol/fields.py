@@ -202,7 +202,7 @@ def sampling_params(given: dict[str, Any]) -> SamplingParams:
         values["stop"] = tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
     for name in ("logprobs", "prompt_logprobs"):
         if values.get(name) is not None:
-            values[name] = min(values[name], MOST_LOGPROBS)
+            values[name] = min(values[name], MOST_LOGPROBS) if values[name] >= 0 else MOST_LOGPROBS
     return SamplingParams(**values)
 
 

@@ -39,6 +39,7 @@ class Block(RequestModel):
         **CACHE_HINTS,
         "citations": "the model cites nothing",
         "caller": "every tool is called by the model",
+        "toolset_name": "a label",
     }
 
     type: Literal["text", "thinking", "tool_use", "tool_result"]
@@ -197,6 +198,8 @@ class Thinking(RequestModel):
 
     display: omitted leaves reasoning out of the answer.
     """
+
+    ignored: ClassVar = {"block_binding": "reasoning is not bound to anything"}
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: int | None = Field(default=None, ge=0, description="Counts with type enabled.")

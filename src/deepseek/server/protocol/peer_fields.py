@@ -38,6 +38,7 @@ LABELS = {
 """Of every API."""
 
 SAMPLING_ALIASES = {
+    "n_cmpl": "n",
     "repeat_penalty": "repetition_penalty",
     "rep_pen": "repetition_penalty",
     "freq_pen": "frequency_penalty",
@@ -78,6 +79,7 @@ SAMPLING_REFUSED: dict[str, Refused] = {
     "best_of": Refused("ask for n answers and choose among them", (1,)),
     "logits_processors": Refused("use logit_bias, bad_words or allowed_token_ids"),
     "custom_logit_processor": Refused("use logit_bias, bad_words or allowed_token_ids"),
+    "repetition_detection": Refused("use repetition_penalty"),
     "vllm_xargs": Refused("leave it out"),
     "structural_tag": Refused("use structured_outputs.grammar"),
     "stop_regex": Refused("use stop with texts"),
@@ -107,6 +109,9 @@ SAMPLING_REFUSED: dict[str, Refused] = {
     "custom_token_bans": Refused("use logit_bias"),
     "banned_tokens": Refused("use logit_bias"),
     "watermark": Refused("leave it out"),
+    "watermarking": Refused("leave it out"),
+    "n_indent": Refused("leave it out"),
+    "task": Refused("write the task into a message"),
     "lora": Refused("serve the merged model"),
     "lora_path": Refused("serve the merged model"),
     "adapter_id": Refused("serve the merged model"),
@@ -125,7 +130,15 @@ SAMPLING_REFUSED: dict[str, Refused] = {
 
 SAMPLING_IGNORED = {
     **LABELS,
-    **dict.fromkeys(("prediction", "speculative_ngram", "draft_model", "prompt_lookup_num_tokens"), _SPEED),
+    **dict.fromkeys(
+        (
+            "prediction", "speculative_ngram", "draft_model", "prompt_lookup_num_tokens", "ngram_corpus_id",
+            "backend_sampling", "speculative.n_max", "speculative.n_min", "speculative.p_min", "speculative.type",
+            "kv_transfer_params", "ec_transfer_params", "data_parallel_rank", "routed_dp_rank",
+            "disagg_prefill_dp_rank", "bootstrap_host", "bootstrap_port", "bootstrap_room",
+        ),
+        _SPEED,
+    ),
     **dict.fromkeys(("cache_prompt", "extra_key", "id_slot", "slot_id", "n_cache_reuse", "session_params"), _CACHE),
     **dict.fromkeys(
         ("web_search_options", "search_parameters", "enable_search", "plugins", "safety_model", "guardrails"), _HOSTED
@@ -135,7 +148,8 @@ SAMPLING_IGNORED = {
         (
             "usage", "timings_per_token", "return_progress", "return_tokens", "return_token_ids", "response_fields",
             "return_tokens_as_token_ids", "return_hidden_states", "return_routed_experts", "details", "perf_metrics",
-            "decoder_input_details", "return_meta_info", "post_sampling_probs", "debug",
+            "return_prompt_text", "return_prompt_token_ids", "return_cached_tokens_details", "logprob_token_ids",
+            "routed_experts_start_len", "decoder_input_details", "return_meta_info", "post_sampling_probs", "debug",
         ),
         _EXTRA,
     ),
@@ -170,12 +184,14 @@ SAMPLING_IGNORED = {
     "adaptive_decay": "means something with adaptive_target only",
     "spaces_between_special_tokens": "special tokens are written without spaces",
     "t_max_predict_ms": "the server's --request-seconds holds",
-    "mm_processor_kwargs": "there are no media",
-    "media_io_kwargs": "there are no media",
-    "image_config": "there are no media",
+    **dict.fromkeys(
+        ("mm_processor_kwargs", "media_io_kwargs", "image_config", "images_config", "max_dynamic_patch",
+         "min_dynamic_patch", "use_audio_in_video"),
+        "there are no media",
+    ),
+    "truncation_side": "means something with truncate_prompt_tokens only",
+    "custom_params": "means something with custom_logit_processor only",
     "verbosity": "a hint that no chat template here reads",
     "prompt_mode": "a hint that no chat template here reads",
-    "kv_transfer_params": _SPEED,
-    "data_parallel_rank": _SPEED,
     "options": "fields of Ollama's own API; its OpenAI API does not read them either",
 }  # fmt: skip
