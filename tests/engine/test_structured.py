@@ -368,6 +368,12 @@ def test_what_cannot_be_met_is_refused_by_name(
         answer(samplers, tokenizer, 0, **HOSTILE[name])
 
 
+def test_a_keyword_that_no_answer_can_be_held_to_is_named(samplers: Samplers, tokenizer: Tokenizer) -> None:
+    schema = {"type": "array", "items": {"type": "string"}, "uniqueItems": True}
+    with pytest.raises(GenerationError, match=r'leave them out: \["uniqueItems"\]'):
+        answer(samplers, tokenizer, 0, json_schema=schema)
+
+
 def test_costly_grammars_are_tried_elsewhere_first(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
     monkeypatch.setattr("deepseek.engine.grammars._try", lambda grammar, field: tried.append(field))

@@ -259,5 +259,9 @@ def _bits(ids: Any, vocab_size: int) -> "NDArray[np.uint32]":
 _ONE_OF = "Enable 'coerce_one_of' option to approximate oneOf with anyOf"
 
 
+_UNIMPLEMENTED = "Unimplemented keys:"
+
+
 def _first_line(message: str) -> str:
-    return message.partition("\n")[0][:300].replace(_ONE_OF, "use anyOf")
+    line = message.partition("\n")[0][:300].replace(_ONE_OF, "use anyOf")
+    return line.replace(_UNIMPLEMENTED, "no answer can be held to these keywords while it is written; leave them out:")

@@ -16,6 +16,9 @@ from deepseek.server.parsing.pieces import Malformed, Piece, ToolCallPiece
 from deepseek.server.parsing.source import MOST_AT_ONCE, Reading, Source
 
 _KEYS = ("name", "arguments", "parameters")
+_OPENS = ("<tools>", "<function_call>", "<|python_tag|>")
+"""Of Qwen2.5-Coder (github.com/vllm-project/vllm/pull/33083), of older fine-tunes and of Llama 3.1."""
+_CLOSES = ("</tools>", "</function_call>", "</tool_call>")
 _HEAD = re.compile(r'\s*\{\s*(?:"(?P<key>[^"\\]*)(?P<ended>"\s*:\s*(?P<value>"(?P<name>[^"\\]*)(?P<done>")?|\S)?)?)?')
 _LONGEST_HEAD = 1024
 _MOST_CALLS = 64
@@ -94,11 +97,13 @@ class BareCallParser:
         if is_fenced:
             yield from source.literal("json", "tool_call")
             yield from source.blank()
+        yield from source.literal(*_OPENS)
+        yield from source.blank()
         is_list = (yield from source.literal("[", "functools[")) is not None
         while True:
             calls.append((yield from self._call()))
             yield from source.blank()
-            between = (yield from source.literal(",")) if is_list else (yield from source.literal("</tool_call>", ";"))
+            between = (yield from source.literal(",")) if is_list else (yield from source.literal(*_CLOSES, ";"))
             yield from source.blank()
             closed = (yield from source.literal("]")) if is_list else None
             if closed or (not is_list and not (yield from source.sees("{"))):
@@ -106,6 +111,9 @@ class BareCallParser:
             if len(calls) == _MOST_CALLS or (is_list and between is None):
                 raise Malformed
         yield from source.blank()
+        if is_list:
+            yield from source.literal(*_CLOSES)
+            yield from source.blank()
         if is_fenced:
             yield from source.expect("```")
             yield from source.blank()
