@@ -45,6 +45,12 @@ def sampling_params(
     return params or SamplingParams(**_known(fields, also))
 
 
+def beneath(recommended: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, and what is recommended where they say nothing under any name."""
+    given = {_own(name, None)[0] for name in fields}
+    return {**{name: value for name, value in recommended.items() if name not in given}, **fields}
+
+
 def params_for_each(
     params: object, fields: Mapping[str, Any], count: int, also: Iterable[str] = ()
 ) -> list[SamplingParams]:

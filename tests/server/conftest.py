@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deepseek.engine.engine import Engine
-from deepseek.server.generation_defaults import recommended
+from deepseek.engine.recommended_sampling import recommended
 from live_server import Live, live, tiny_engine, write_tiny_moe
 
 

@@ -15,8 +15,8 @@ def given_options(**options: Any) -> dict[str, Any]:
 
 def over_recommended(model: str | None, revision: str | None, given: dict[str, Any]) -> SamplingParams:
     """The model must have been fetched. `given` also holds what a verb sets itself, such as max_tokens."""
+    from deepseek.engine.recommended_sampling import recommended
     from deepseek.hub import DEFAULT_MODEL, resolve
-    from deepseek.server.generation_defaults import recommended
 
     name = model or DEFAULT_MODEL
     return replace(SamplingParams(**recommended(resolve(name, revision=revision, offline=True).path, name)), **given)

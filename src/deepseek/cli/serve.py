@@ -67,8 +67,8 @@ def run(config: ServerConfig) -> None:
 
 def recommended_for(config: ServerConfig, model: Path) -> dict[str, Any]:
     """How to sample where a request says nothing; fields of SamplingParams."""
+    from deepseek.engine.recommended_sampling import recommended
     from deepseek.hub import DEFAULT_MODEL
-    from deepseek.server.generation_defaults import recommended
 
     return recommended(model, config.model or DEFAULT_MODEL) if config.generation_config == "auto" else {}
 

@@ -32,6 +32,7 @@ from deepseek.engine.speculation import Drafter, PromptLookup, Speculator
 from deepseek.engine.streams import AsyncTokenStream, TokenStream
 from deepseek.errors import ConfigError, GenerationError
 from deepseek.progress import Report, silent
+from deepseek.sampling_fields import beneath
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +70,7 @@ class Engine:
         self.model_config = runner.config
         self.tokenizer = tokenizer
         self.eos_ids = _eos_ids(runner.config, tokenizer)
+        self.recommended_sampling: Mapping[str, Any] = {}
         self.max_model_len = _max_model_len(self.config, runner)
         self._make_sampler = make_sampler or _samplers(tokenizer)
         self._numbers = itertools.count(1)
@@ -93,12 +95,14 @@ class Engine:
         Tunes the interpreter too: what is loaded is kept from the garbage collector, and threads take turns faster.
         """
         from deepseek.engine.loading import load_runner
+        from deepseek.engine.recommended_sampling import recommended
         from deepseek.hub import resolve
         from deepseek.tokenizer import AutoTokenizer
 
         config = EngineConfig.of(settings)
         path = resolve(name, revision=revision, report=report).path
         engine = cls(load_runner(path, config, report), AutoTokenizer.from_pretrained(path), config)
+        engine.recommended_sampling = recommended(path, os.fspath(name))
         gc.collect()
         gc.freeze()  # what is loaded stays: later collections need not look at it
         sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_SECONDS))
@@ -140,8 +144,11 @@ class Engine:
     ) -> Generation:
         """The answer to a conversation: messages as in OpenAI's API, or what a user says as a text.
 
-        The model's chat template makes the prompt; tools are described in it. params and fields as for `generate`.
+        The model's chat template makes the prompt; tools are described in it. params and fields as for `generate`; what
+        they leave out is as the model's makers recommend, where no params are given as an object.
         """
+        if params is None:
+            fields = beneath(self.recommended_sampling, fields)
         return self.generate(self.chat_prompt(messages, tools=tools), params, **fields)
 
     def chat_prompt(

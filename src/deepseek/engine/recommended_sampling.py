@@ -1,4 +1,4 @@
-"""How a model is sampled where nobody says how: the one source for the server, the studio and the command line.
+"""How a model is sampled where nobody says how: the one source for server, studio, command line and `Engine.chat`.
 
 The first of these that says something: `generation_config.json` beside the weights, the sampling keys of a GGUF header,
 the catalog's entry of the model, and for a model of which nothing is known, what is safe for small ones.

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from deepseek.checkpoint.gguf.writer import write_gguf
+from deepseek.engine.recommended_sampling import OF_UNKNOWN_MODELS, recommended
 from deepseek.hub.catalog import entries
 from deepseek.sampling import SamplingParams
-from deepseek.server.generation_defaults import OF_UNKNOWN_MODELS, recommended
+from deepseek.sampling_fields import beneath
 from live_server import Live
 
 QWEN = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.1}
@@ -69,3 +70,14 @@ def test_what_the_catalog_recommends_can_be_used() -> None:
 def test_the_first_answer_of_the_default_model_is_right(smollm2: Live, seed: int) -> None:
     response = smollm2.chat("What is the capital of France?", seed=seed, max_tokens=30)
     assert "Paris" in response.json()["choices"][0]["message"]["content"]
+
+
+def test_a_chat_in_python_is_sampled_alike(smollm2: Live) -> None:
+    engine = smollm2.service.engine
+    assert engine.recommended_sampling == {"temperature": 0.0}
+    assert "Paris" in str(engine.chat("What is the capital of France?", max_tokens=30).text)
+
+
+def test_what_is_given_under_any_name_is_above_what_is_recommended() -> None:
+    fields = {"repeat_penalty": 1.2, "max_tokens": 5}
+    assert beneath(QWEN, fields) == {"temperature": 0.7, "top_p": 0.8, "top_k": 20, **fields}
