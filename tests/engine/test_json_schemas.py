@@ -1,14 +1,17 @@
 """JSON schemas as clients write them: what an answer may be, letter by letter, without a model."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer
 from llguidance._tokenizer import TokenizerWrapper
 
 from deepseek.engine.grammar_trial import Bytes
-from deepseek.engine.grammars import grammar_of
+from deepseek.engine.grammars import grammar_of, json_schema_of
 from deepseek.engine.json_schemas import declares_no_properties, has_finite_value, moved, prepared
 from deepseek.errors import GenerationError
 from deepseek.sampling import StructuredOutput
@@ -164,7 +167,7 @@ def test_a_schema_is_not_changed_and_preparing_it_again_changes_nothing() -> Non
         {"allOf": [{"$ref": "#"}, {"$ref": "#"}]},
         {"$defs": {"A": {"allOf": [{"$ref": "#/$defs/A"}] * 3}}, "allOf": [{"$ref": "#/$defs/A"}] * 9},
         {"properties": {"a": {}}, "$ref": "#"},
-        {"properties": [], "allOf": {}, "anyOf": 1, "required": 3, "propertyNames": [], "oneOf": [1, {}], "type": 5},
+        {"propertyNames": [], "oneOf": [1, {}], "type": 5, "items": 3, "additionalProperties": "x"},
         {"properties": {str(n): {} for n in range(200)}, "anyOf": [{"properties": {"a": {}}}] * 2000},
     ],
 )
@@ -211,3 +214,27 @@ def test_a_schema_without_a_finite_value_is_refused(schema: dict[str, Any]) -> N
 def test_long_chains_of_references_end() -> None:
     chain = {str(n): {"$ref": f"#/$defs/{n + 1}"} for n in range(3000)}
     assert has_finite_value({"$ref": "#/$defs/0", "$defs": {**chain, "3000": {"type": "null"}}})
+
+
+KEYWORDS = [
+    "type", "properties", "required", "additionalProperties", "allOf", "anyOf", "oneOf", "$ref", "$defs", "items",
+    "enum", "const", "propertyNames", "patternProperties", "minItems", "prefixItems", "format", "pattern", "nullable",
+    "exclusiveMinimum", "minimum", "unevaluatedProperties", "minLength", "a",
+]  # fmt: skip
+SCALARS = st.sampled_from(
+    ["object", "array", "string", "#", "#/$defs/a", "a", True, False, None, 0, 1, -1, 1.5, "^(?=a)"]
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=5)),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYWORDS), ANYTHING, max_size=6))
+def test_whatever_is_no_schema_is_refused_in_words_if_at_all(schema: dict[str, Any]) -> None:
+    moved(schema, "/$defs/0")
+    declares_no_properties(schema)
+    with suppress(GenerationError):
+        assert isinstance(json_schema_of(StructuredOutput(json_schema=schema)), dict)

@@ -41,9 +41,17 @@ Without them it makes mistakes (docs/decisions/029); with any number of them it 
 
 
 def json_schema_of(wanted: "StructuredOutput") -> dict[str, Any]:
-    """The schema of an answer in JSON, as llguidance takes it."""
+    """The schema of an answer in JSON, as llguidance takes it. Raises GenerationError."""
     schema: Any = {"type": "object"} if wanted.json_object else json.loads(str(wanted.json_schema))
-    return {} if schema is True else prepared(schema)
+    if schema is True:
+        return {}
+    try:
+        ready = prepared(schema)
+        if not has_finite_value(ready):
+            raise ValueError("it refers to itself without end, so no answer could be complete")
+    except (ValueError, RecursionError) as error:
+        raise GenerationError(f"{kind_of(wanted)} cannot be read: {error!s:.300}") from None
+    return ready
 
 
 def kind_of(wanted: "StructuredOutput") -> str:
@@ -59,10 +67,7 @@ def grammar_of(wanted: "StructuredOutput") -> str:
     field = kind_of(wanted)
     try:
         if wanted.json_schema is not None or wanted.json_object:
-            answer = json_schema_of(wanted)
-            if not has_finite_value(answer):
-                raise ValueError("it refers to itself without end, so no answer could be complete")
-            schema = json.dumps(answer, ensure_ascii=False)
+            schema = json.dumps(json_schema_of(wanted), ensure_ascii=False)
             grammar = LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS)
             costly = len(schema) > _PLAIN_SCHEMA_CHARACTERS or _COSTLY.search(schema) is not None
         elif wanted.regex is not None:

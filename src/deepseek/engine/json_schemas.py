@@ -36,6 +36,11 @@ _NEUTRAL: tuple[tuple[str, Any], ...] = (
     ("unevaluatedItems", True), ("propertyNames", True), ("propertyNames", {}), ("type", "any"),
     ("$recursiveAnchor", False),
 )  # fmt: skip
+_SHAPES: Mapping[str, tuple[type, str]] = {
+    **dict.fromkeys((*_MAPS, "dependentRequired"), (dict, "an object")),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems", "enum", "required"), (list, "a list")),
+    **dict.fromkeys(("$ref", "pattern", "format"), (str, "a text")),
+}
 _KEEPS_NULL = frozenset(("const", "default", "example"))
 _LOOK_AROUND = re.compile(r"\(\?<?[=!]")
 _MOST_MERGED = 10_000
@@ -45,7 +50,7 @@ _MOST_ROUNDS = 100
 
 
 def prepared(schema: Schema) -> Schema:
-    """The schema for llguidance."""
+    """The schema for llguidance. Raises ValueError for what is no schema."""
     return _Preparation(schema).result()
 
 
@@ -88,7 +93,7 @@ def _is_finite(schema: Any, open_references: Mapping[str, Any]) -> bool:
     def every(parts: Any) -> bool:
         return not isinstance(parts, list) or all(_is_finite(part, open_references) for part in parts)
 
-    if schema.get("$ref") in open_references:
+    if _checked(schema).get("$ref") in open_references:
         return False
     for key in ("anyOf", "oneOf"):
         options = schema.get(key)
@@ -203,6 +208,7 @@ class _Preparation:
         for _ in range(16):
             if not isinstance(schema, dict):
                 return {"not": {}}
+            _checked(schema)
             if "$ref" not in schema or schema.keys() - {"$ref"} - _ANNOTATIONS:
                 return schema
             schema = _at(self._root, schema["$ref"])
@@ -268,11 +274,21 @@ def _require(node: Schema, names: Iterable[str]) -> None:
     node["required"] = [*required, *sorted(set(names) - set(map(str, required)))]
 
 
+def _checked(schema: Schema) -> Schema:
+    """The same; raises ValueError where a keyword has a value of the wrong kind."""
+    for key, (kind, meaning) in _SHAPES.items():
+        if not isinstance(schema.get(key), kind | None):
+            raise ValueError(f"{key} must be {meaning}, not {schema[key]!r:.100}")
+    if not all(isinstance(name, str) for name in schema.get("required") or ()):
+        raise ValueError(f"required must be a list of texts, not {schema['required']!r:.100}")
+    return schema
+
+
 def _plain(schema: Schema) -> Schema:
     """Without what says nothing, and with what other dialects say in the words of JSON Schema."""
     node = {
         key: value
-        for key, value in schema.items()
+        for key, value in _checked(schema).items()
         if (value is not None or key in _KEEPS_NULL) and not any(_same(key, value, *pair) for pair in _NEUTRAL)
     }
     kind = node.get("type")
