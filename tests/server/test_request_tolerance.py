@@ -94,7 +94,8 @@ def test_what_is_ignored_within_is_told_with_its_path() -> None:
         ({"do_sample": False, "temperature": 0.7}, {"temperature": 0}),
         ({"regex": "a+"}, {"guided_regex": "a+"}),
         ({"n_probs": 3}, {"logprobs": True, "top_logprobs": 3}),
-        ({"logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
+        ({"logprobs": 3, "n_probs": 0}, {"logprobs": True, "top_logprobs": 3}),
+        ({"logprobs": 0, "n_probs": 0}, {}),
         ({"top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
         ({"tool_choice": "auto"}, {}),
         ({"tool_choice": "none"}, {}),
@@ -108,6 +109,12 @@ def test_other_servers_names_and_spellings(given: dict[str, Any], meant: dict[st
     wanted, _ = chat(**meant)
     assert body.model_dump() == wanted.model_dump()
     assert ignored == []
+
+
+def test_an_empty_second_name_says_nothing() -> None:
+    body, ignored = chat(stop=["a"], stopping_strings=[], grammar="", guided_grammar="x")
+    assert (body.stop, body.guided_grammar) == (["a"], "x")
+    assert ignored == ["stopping_strings", "grammar"]
 
 
 def test_two_names_of_one_field_must_agree() -> None:

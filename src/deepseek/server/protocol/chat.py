@@ -284,13 +284,12 @@ def _adapt_thinking_parts(message: dict[str, Any]) -> None:
 
 
 def _adapt_logprobs(values: dict[str, Any]) -> None:
-    """llama.cpp's n_probs, and the number that /v1/completions takes."""
-    number = values.pop("n_probs", None)
-    if number is None and isinstance(values.get("logprobs"), int) and not isinstance(values["logprobs"], bool):
-        number = values.pop("logprobs")
-        if number == 0:
-            values["logprobs"] = True
-    if isinstance(number, int) and number > 0:
+    """llama.cpp's n_probs, and the number that /v1/completions takes; 0: none."""
+    numbers = [values.pop("n_probs", None)]
+    if isinstance(values.get("logprobs"), int) and not isinstance(values["logprobs"], bool):
+        numbers.append(values.pop("logprobs"))
+    number = max((one for one in numbers if isinstance(one, int)), default=0)
+    if number > 0:
         values.setdefault("logprobs", True)
         values.setdefault("top_logprobs", number)
 

@@ -33,8 +33,8 @@ class ResponseFormat(RequestModel):
     """strict may be true or false: the schema is always held to."""
 
     adapted: ClassVar = {
-        "schema": "llama.cpp's place for json_schema.schema",
-        "value": "Text Generation Inference's place for json_schema.schema, with type json",
+        "schema": "json_schema.schema",
+        "value": "json_schema.schema, with type json",
     }
     refused: ClassVar = {"grammar": SAMPLING_REFUSED["structural_tag"], "pattern": SAMPLING_REFUSED["structural_tag"]}
 

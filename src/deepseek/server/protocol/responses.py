@@ -29,7 +29,7 @@ class NamespaceMember(RequestModel):
             ("defer_loading", "allowed_callers", "output_schema", "async"), "every tool is loaded and waited for"
         ),
     }
-    adapted: ClassVar = {"function": "the fields beside the type"}
+    adapted: ClassVar = {"function": "its fields, beside the type"}
 
     type: Literal["function", "custom"]
     name: str = Field(pattern=TOOL_NAME)
@@ -75,7 +75,7 @@ class NamedTool(RequestModel):
 class TextFormat(RequestModel):
     """strict may be true or false: the schema is always held to."""
 
-    adapted: ClassVar = {"json_schema": "its fields beside the type"}
+    adapted: ClassVar = {"json_schema": "its fields, beside the type"}
     refused: ClassVar = {"syntax": Refused("use json_schema"), "definition": Refused("use json_schema")}
 
     type: Literal["text", "json_object", "json_schema"]

@@ -189,6 +189,8 @@ def _add_alias(kept: dict[str, Any], values: Mapping[str, Any], alias: str, shap
         kept[name] = _value(values[name], name, shape, notes)
     if name not in kept or kept[name] == value:
         kept[name] = value
+    elif value in ("", [], {}):
+        notes.ignore(alias)
     elif name in shape.bounds and _are_numbers(value, kept[name]):
         kept[name] = min((value, kept[name]), key=lambda bound: bound if bound >= 0 else float("inf"))
     else:

@@ -24,7 +24,7 @@ class FunctionName(RequestModel):
 class NamedToolChoice(RequestModel):
     """OpenAI's `{"type": "function", "function": {"name"}}`; the same for a custom tool."""
 
-    adapted: ClassVar = {"custom": "the name of a custom tool", "name": "as in /v1/responses"}
+    adapted: ClassVar = {"custom": "function", "name": "function.name"}
 
     type: str = Field(pattern="^(function|custom)$")
     function: FunctionName
