@@ -1,15 +1,20 @@
 """Recipes: what they may say, what is refused and how, and what the dial makes of the rest."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deepseek.errors import ConfigError
 from deepseek.families.sizes import model_size
+from deepseek.training.keys import data_keys, run_keys
 from deepseek.training.plan import make_plan
 from deepseek.training.recipe import Recipe, read_recipe
 from deepseek.training.size import dense_twin, derived_config, derived_training
+from deepseek.training.toml import to_toml
 
 BASE: dict[str, Any] = {"name": "x", "data": {"folder": "d"}, "model": {"size": 2}}
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
@@ -147,7 +152,7 @@ def test_the_recipe_wins_over_the_dial() -> None:
     assert plan.config.moe.n_routed_experts == 12
     only = plan.stages[0]
     assert (only.stop, only.batch_size, only.micro_batches, only.learning_rate) == (5, 6, 2, 0.5)
-    with pytest.raises(ConfigError, match=r"model.config: unknown key moe.experts"):
+    with pytest.raises(ConfigError, match=r"unknown key model.config.moe.experts"):
         make_plan(recipe(model={"size": 2, "config": {"moe": {"experts": 1}}}), 500)
 
 
@@ -182,3 +187,84 @@ def test_stages_follow_each_other_in_steps_tokens_and_data() -> None:
 def test_plans_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_plan(recipe(**changes), 500)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("model.config.moe=64", "model.config.moe must be a table of keys and values, not 64; set one of its keys"),
+        ("model.config.mla=3", "model.config.mla must be a table of keys and values, not 3"),
+        ("model.config.rope=yarn", "model.config.rope must be a table of keys and values, not 'yarn'"),
+        ("model.config.eos_token_ids=1", "model.config.eos_token_ids must be a list, not 1"),
+        ("model.config.eos_token_ids=[1.5]", r"model.config.eos_token_ids\[0\] must be a whole number"),
+        ("model.config.hidden_size=wide", "model.config.hidden_size must be a whole number, not 'wide'"),
+        ("model.config.moe.n_routed_experts=true", "model.config.moe.n_routed_experts must be a whole number"),
+        ("stage.learning_rate=1e10", "stage.learning_rate must be at most 1"),
+        ("name=../../esc", "name must be letters, digits"),
+        ("name=a/b", "name must be letters, digits"),
+        ("name=..", "name must be letters, digits"),
+        ('name=""', "name must be letters, digits"),
+    ],
+)
+def test_a_wrong_change_is_one_message(tmp_path: Path, change: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('name = "x"\n[data]\nfolder = "d"\n[model]\nsize = 1\n')
+    with pytest.raises(ConfigError, match=words):
+        make_plan(read_recipe(path, changes=[change]), 500)
+
+
+def test_every_wrong_key_is_named_at_once() -> None:
+    values = {"nme": "x", "data": {"fodler": "d"}, "model": {"size": "big"}, "stage": {"stepz": 3, "batch_size": 1.5}}
+    with pytest.raises(ConfigError) as caught:
+        Recipe.from_dict(values)
+    for words in (
+        "unknown key nme; known are name, data",
+        "missing key name",
+        "unknown key data.fodler",
+        "model.size must be a number, not 'big'",
+        "unknown key stage.stepz",
+    ):
+        assert words in str(caught.value)
+
+
+def test_differences_name_the_keys_that_changed() -> None:
+    before = recipe(stage={"steps": 300}, optimizer={"name": "muon"})
+    after = recipe(stage={"steps": 200, "batch_size": 4}, evaluation={"every": 7})
+    assert after.differences(before.to_dict()) == [
+        "stage.steps: 300 -> 200",
+        'optimizer.name: "muon" -> "adamw"',
+        "stage.batch_size: by default -> 4",
+    ]
+
+
+def test_every_key_has_a_meaning_and_every_meaning_a_key() -> None:
+    found = {key.name: key for key in (*run_keys(), *data_keys())}
+    assert {
+        "stage.steps",
+        "model.config",
+        "optimizer.beta1",
+        "balance.bias_update_speed",
+        "source.path",
+    } <= found.keys()
+    assert found["optimizer.name"].kind == "adamw, muon"
+    assert (found["name"].default, found["stage.sequence_length"].default) == ("", "512")
+    assert "folder" not in found
+    assert all(key.meaning and "  " not in key.meaning for key in found.values())
+    assert "a table" not in " ".join(key.meaning for key in found.values() if key.name != "stages")
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=8),
+        st.recursive(
+            st.one_of(st.text(max_size=8), st.integers(-(2**60), 2**60), st.booleans(), st.floats(allow_nan=False)),
+            lambda inner: st.one_of(
+                st.lists(st.text(max_size=3), max_size=3), st.dictionaries(st.text(min_size=1, max_size=4), inner)
+            ),
+            max_leaves=6,
+        ),
+        max_size=5,
+    )
+)
+def test_toml_is_read_back_as_it_was(values: dict[str, Any]) -> None:
+    assert tomllib.loads(to_toml(values)) == values

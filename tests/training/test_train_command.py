@@ -71,7 +71,9 @@ def test_train_stop_resume_answer(tmp_path: Path, changes: tuple[str, ...]) -> N
     assert process.returncode == 128 + signal.SIGTERM
     assert "routed experts" in told
     assert "stopped and saved after step" in told
-    assert "go on with --resume" in told
+    command_again = " ".join(command(changes)[1:])
+    assert f"deepseek {command_again.split()[0]} {SMOKE} --out {folder} --set stage.steps=20" in told
+    assert told.rstrip().endswith("--resume")
     done = run(changes, "--out", str(folder), "--resume", "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)

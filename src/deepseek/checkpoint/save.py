@@ -22,6 +22,7 @@ from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 from deepseek.families import config_to_hf
 from deepseek.families.weights import Shape, weight_shapes
+from deepseek.hub.cache import in_units
 from deepseek.progress import Report, silent
 
 MAX_SHARD_BYTES = 5_000_000_000  # as Transformers
@@ -126,7 +127,7 @@ def _check_free_space(at: Path, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(at).free
     if free < needed + _SPARE_BYTES:
         raise CheckpointError(
-            f"{folder}: saving needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left; free some space "
+            f"{folder}: saving needs {in_units(needed)} and the disk has {in_units(free)} left; free some space "
             "or choose another disk. Nothing was changed"
         )
 

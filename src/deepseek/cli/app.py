@@ -19,6 +19,7 @@ from deepseek.cli.command import PastTyper, VerbCommand, VerbGroup
 from deepseek.cli.console import err
 from deepseek.cli.convert import convert
 from deepseek.cli.data import data
+from deepseek.cli.evaluate import evaluate
 from deepseek.cli.generate import generate
 from deepseek.cli.info import info
 from deepseek.cli.models import models
@@ -58,7 +59,8 @@ def _options(
 
 
 for _verb in (
-    chat, generate, serve, batch, info, models, pull, convert, data, train, carve, pack, verify, bench, perplexity,
+    chat, generate, serve, batch, info, models, pull, convert, data, train, evaluate, carve, pack, verify, bench,
+    perplexity,
 ):  # fmt: skip
     app.command(cls=VerbCommand)(_verb)
 

@@ -8,8 +8,9 @@ from typing import Any
 from deepseek.config import ModelConfig, RopeConfig
 from deepseek.errors import ConfigError
 from deepseek.optim.schedule import Schedule
-from deepseek.training.recipe import ModelTable, Recipe, RopeTable, StageTable
+from deepseek.training.recipe import Recipe, RopeTable, StageTable
 from deepseek.training.size import DerivedTraining, derived_config, derived_training
+from deepseek.training.tables import build
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,14 +107,16 @@ def _config(recipe: Recipe, vocab_size: int) -> ModelConfig:
 def _changed(config: ModelConfig, changes: Mapping[str, Any]) -> ModelConfig:
     values = asdict(config)
     for key, value in changes.items():
-        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+        if isinstance(values.get(key), dict):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"model.config.{key} must be a table of keys and values, not {value!r:.60}; set one of its keys, "
+                    f"such as model.config.{key}.{next(iter(values[key]))}"
+                )
             values[key] |= value
         else:
             values[key] = value
-    try:
-        return ModelConfig.from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"model.config: {error}") from None
+    return build(ModelConfig, values, "model.config")
 
 
 def _tokens(table: StageTable) -> int | None:
@@ -177,8 +180,3 @@ def _with_context(config: ModelConfig, rope: RopeTable, length: int) -> ModelCon
         )
         context = max(context, round(original * rope.yarn_factor))
     return replace(config, rope=changed, max_position_embeddings=context)
-
-
-def model_table_facts(table: ModelTable) -> str:
-    """What the shape comes from, in words."""
-    return f"start from {table.start_from}" if table.start_from else f"size {table.size:g}, {table.kind}"

@@ -1,5 +1,6 @@
 """The data of a run: where it is, prepared first if it is not yet, and what a run says of it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,19 @@ def data_folder(table: DataTable) -> tuple[Path, DataRecipe | None]:
     assert table.recipe is not None
     assert recipe is not None
     return cache_folder() / "data" / f"{Path(table.recipe).stem}-{recipe_key(recipe)[:12]}", recipe
+
+
+def described_data(table: DataTable, tokens: int) -> dict[str, Any]:
+    """What a dry run says of the data; nothing is prepared. Raises ConfigError for a folder that cannot be made."""
+    folder, recipe = data_folder(table)
+    if recipe is None or is_current(folder, recipe):
+        facts = data_facts(folder, mixture_of(table, folder), tokens)
+        return {"described": f"{facts.folder}: {facts}", **facts.to_dict()}
+    there = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"data.folder: {folder} is not there and cannot be made in {there}; choose another")
+    sources = ", ".join(source.name for source in recipe.sources)
+    return {"described": f"{folder}: not prepared yet; from {sources} ({table.recipe})", "folder": str(folder)}
 
 
 def data_facts(folder: Path, mixture: Mixture, tokens: int) -> DataFacts:

@@ -6,6 +6,7 @@ Whatever a recipe does not say about the model's shape, the batch and the learni
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from deepseek.training.tables import build, plain
 
 Precision = Literal["auto", "bfloat16", "float32", "float16", "fp8"]
 OptimizerName = Literal["adamw", "muon"]
+MAX_LEARNING_RATE = 1.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LEAST_FOR_NEEDLES = 64  # tokens of a text, so that a needle and its repetition leave something between them
 
 
@@ -36,10 +39,11 @@ def _require_above_zero(owner: object, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataTable:
-    """recipe: of the data (see `deepseek data`), beside this file; prepared first if it is not yet.
+    """Where the text is.
 
-    folder: where the prepared data is or goes; by default in the cache. mixture: shares of the sources, in one stage or
-    several by tokens (see `data.mixture`); by default those that the data was prepared with.
+    recipe: of the data (see `deepseek data`), beside this file; prepared first if it is not yet.
+    folder: where the prepared data is or goes; by default in the cache, one for each state of recipe and text.
+    mixture: shares of the sources, in one stage or several by tokens; by default those that it was prepared with.
     """
 
     recipe: str | None = None
@@ -52,12 +56,16 @@ class DataTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelTable:
-    """size: the dial, million parameters of the mixture of experts. kind: dense is its twin of equal active parameters.
+    """Which model is trained.
 
-    config: fields of ModelConfig (and its parts mla, moe, rope) that are not as derived. start_from: a checkpoint whose
-    weights and shape the run begins with; prediction layers that `config` asks for and it lacks begin at random.
-    initializer_std: of random weights. allow_unknown_keys: take `start_from` although its files ask for what this
-    version does not compute.
+    size: million parameters of the mixture of experts; shape, batch and learning rate follow from it.
+    kind: moe, or dense: a model of equal active parameters without experts.
+    config: fields of ModelConfig (and its parts mla, moe, rope) that are not as derived from size, such as
+    `moe.n_routed_experts`, `moe.num_experts_per_tok`, `num_hidden_layers`.
+    start_from: a checkpoint whose weights and shape the run begins with, instead of size; MTP layers that `config` asks
+    for and it lacks begin at random.
+    initializer_std: of random weights.
+    allow_unknown_keys: take `start_from` although its files ask for what this version does not compute.
     """
 
     size: float | None = None
@@ -77,7 +85,13 @@ class ModelTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleTable:
-    """See `optim.schedule`. warmup_fraction: of the steps."""
+    """How the learning rate changes; see `optim.schedule`.
+
+    name: wsd stays at the peak and then falls; cosine falls all the time; constant stays.
+    warmup_fraction: of the steps, in which the rate rises from 0.
+    decay_fraction: of the steps, in which wsd falls at the end.
+    final_fraction: of the peak, where the rate ends.
+    """
 
     name: ScheduleName = "wsd"
     warmup_fraction: float = 0.02
@@ -90,7 +104,11 @@ class ScheduleTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RopeTable:
-    """Changes of the positions at the start of a stage: another base, or YaRN stretching by `yarn_factor`."""
+    """Changes of the positions at the start of a stage.
+
+    theta: another base of the rotary positions.
+    yarn_factor: how far YaRN stretches the context.
+    """
 
     theta: float | None = None
     yarn_factor: float | None = None
@@ -103,10 +121,16 @@ class RopeTable:
 class StageTable:
     """Part of a run with one sequence length, one batch size and one schedule.
 
-    steps or tokens: how long; by default as long as the dial says (first stage only). batch_size: sequences in one
-    optimiser step. micro_batch_size: sequences through the model at once; the batch is accumulated from them, in
-    float32. learning_rate: the peak. needles: share of the sequences in which something is planted to be copied from
-    afar (see `needle`), so that a long context has a use.
+    name: of the stage, and of the checkpoint at its end.
+    steps, tokens: how long it is, one of both; by default 20 tokens per active parameter (first stage only).
+    sequence_length: tokens of a sequence.
+    batch_size: sequences in one optimizer step; by default it follows from model.size.
+    micro_batch_size: sequences through the model at once; the batch is accumulated from them in float32.
+    learning_rate: the peak; by default it follows from model.size.
+    schedule: a table, see its keys.
+    rope: a table, see its keys.
+    needles: share of the sequences in which something is planted to be copied from afar, so that a long context has a
+    use.
     """
 
     name: str = "main"
@@ -130,13 +154,24 @@ class StageTable:
         )
         _require(self.steps is None or self.tokens is None, "steps or tokens: only one can say how long the stage is")
         _require(self.name.replace("-", "").isalnum(), f"name must be letters, digits and hyphens, not {self.name!r}")
+        _require(
+            self.learning_rate is None or self.learning_rate <= MAX_LEARNING_RATE,
+            f"learning_rate must be at most {MAX_LEARNING_RATE:g}, not {self.learning_rate}: no run survives more",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerTable:
-    """muon: hidden matrices by Muon, the rest by AdamW. clip_norm: of all gradients together; null: none.
+    """What turns gradients into weights.
 
-    loss_scale: for float16; null: found by itself (dynamic).
+    name: adamw, or muon: hidden matrices by Muon, the rest by AdamW.
+    beta1: decay of AdamW's mean of gradients.
+    beta2: decay of AdamW's mean of squared gradients.
+    eps: added to AdamW's denominator.
+    weight_decay: of matrices; norms and biases have none.
+    momentum: of Muon.
+    clip_norm: of all gradients together; null: none.
+    loss_scale: for float16; null: found by itself.
     """
 
     name: OptimizerName = "adamw"
@@ -156,13 +191,16 @@ class OptimizerTable:
 class TrainingTable:
     """What holds for the whole run.
 
-    device: as PyTorch names it (cpu, cuda:0); auto: the accelerator if there is one. precision: of weights and
-    products; float32 masters are kept for all but float32; fp8 is emulated (see `optim.fp8`); auto: bfloat16, but
-    float32 on a CPU that would have to imitate it, and a run keeps what it began with. mtp_weight: of the prediction
-    layers' loss (V3: 0.3). gradient_checkpointing: activations are computed again in the backward pass instead of kept,
-    in all layers or only in gradient_checkpointing_layers; offload_checkpoints: what is kept waits in the host's
-    memory. load_every: steps between two records of every expert's load. max_rollbacks: how many batches may be left
-    out because something was not finite. tensorboard: event files too.
+    device: as PyTorch names it (cpu, cuda:0); auto: the accelerator if there is one.
+    precision: of weights and products; float32 masters are kept for all but float32; fp8 is emulated; auto: bfloat16,
+    but float32 on a CPU that would have to imitate it, and a run keeps what it began with.
+    mtp_weight: of the MTP layers' loss.
+    gradient_checkpointing: activations are computed again in the backward pass instead of kept.
+    gradient_checkpointing_layers: only in these layers.
+    offload_checkpoints: what gradient checkpointing keeps waits in the host's memory.
+    load_every: steps between two records of every expert's load.
+    max_rollbacks: how many batches may be skipped because something was not finite.
+    tensorboard: write event files too.
     """
 
     device: str = "auto"
@@ -183,9 +221,13 @@ class TrainingTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationTable:
-    """every: steps between evaluations (and at the end of each stage); null: only then. batches: of a held-out source.
+    """Held-out loss and samples of text during the run.
 
-    prompts: texts to continue by `sample_tokens` tokens at `temperature`, each time.
+    every: steps between evaluations (there is always one at the end of a stage); null: only those.
+    batches: of each source's held-out text.
+    prompts: texts to continue, each time.
+    sample_tokens: how many tokens each is continued by.
+    temperature: of these samples.
     """
 
     every: int | None = 500
@@ -201,9 +243,11 @@ class EvaluationTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NeedleTable:
-    """Needles looked for at the start of the run and at the end of each stage; see `needle`. No lengths: not at all.
+    """Needles looked for at the start of the run and at the end of each stage; see `needle`.
 
-    lengths: of the whole text, in tokens. depths: places of the needle, 0 the beginning. trials: at each of both.
+    lengths: of the whole text, in tokens; none: no needles are looked for.
+    depths: places of the needle, 0 the beginning.
+    trials: at each length and depth.
     window: the same weights are also measured as a model that sees so many tokens back; null: not.
     """
 
@@ -224,9 +268,12 @@ class NeedleTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointsTable:
-    """every: steps between checkpoints; minutes: and at the latest after so long. keep: the newest so many stay.
+    """When the run is saved.
 
-    named: name -> step; such a checkpoint also stays under its name. The end of each stage stays under the stage's.
+    every: steps between checkpoints.
+    minutes: and at the latest after so long.
+    keep: the newest so many stay.
+    named: name = step; that checkpoint also stays under its name, as the end of each stage does under the stage's.
     """
 
     every: int = 500
@@ -244,7 +291,22 @@ class CheckpointsTable:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A whole run. `stage` is the first stage, `stages` those after it. seed: of weights and order of the data."""
+    """A whole run.
+
+    name: of the run; its folder is runs/NAME.
+    data: a table, see its keys.
+    model: a table, see its keys.
+    seed: of weights and order of the data.
+    stage: the first stage, a table, see its keys.
+    stages: those after it, each with the keys of stage.
+    training: a table, see its keys.
+    optimizer: a table, see its keys.
+    balance: a table, see its keys.
+    capacity: a table, see its keys.
+    evaluation: a table, see its keys.
+    needle: a table, see its keys.
+    checkpoints: a table, see its keys.
+    """
 
     name: str
     data: DataTable
@@ -261,6 +323,10 @@ class Recipe:
     checkpoints: CheckpointsTable = CheckpointsTable()
 
     def __post_init__(self) -> None:
+        _require(
+            _NAME.fullmatch(self.name) is not None and ".." not in self.name,
+            f"name must be letters, digits, dots, hyphens and underscores (it names a folder), not {self.name!r}",
+        )
         names = [stage.name for stage in (self.stage, *self.stages)]
         _require(len(set(names)) == len(names), f"stages need names of their own, not {', '.join(names)}")
         for stage in self.stages:
@@ -279,6 +345,12 @@ class Recipe:
         """Raises ConfigError naming the key that is unknown, missing or wrong."""
         return build(cls, values, "")
 
+    def differences(self, before: Mapping[str, Any]) -> list[str]:
+        """What differs in numbers from another recipe, as `stage.steps: 300 -> 200`. before: of `to_dict`."""
+        was, now = (_flat({k: v for k, v in r.items() if k not in WITHOUT_EFFECT}) for r in (before, self.to_dict()))
+        keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+        return [f"{key}: {_brief(was.get(key))} -> {_brief(now.get(key))}" for key in keys]
+
     def fingerprint(self) -> str:
         """Of all that numbers depend on: a checkpoint of another fingerprint is not this run's."""
         values = {key: value for key, value in self.to_dict().items() if key not in WITHOUT_EFFECT}
@@ -288,24 +360,47 @@ class Recipe:
 WITHOUT_EFFECT = ("evaluation", "needle", "checkpoints")  # tables that may change when a run is resumed
 
 
-def read_recipe(path: Path, *, changes: Sequence[str] = ()) -> Recipe:
+def _flat(values: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{where}{key}.")
+        else:
+            found[where + key] = value
+    return found
+
+
+def _brief(value: Any) -> str:
+    return "by default" if value is None else json.dumps(value, ensure_ascii=False)[:80]
+
+
+def read_recipe(path: Path, *, changes: Sequence[str] = (), steps: int | None = None) -> Recipe:
     """A recipe from a TOML file. changes: `key.of.table=value`, the value as in TOML or a bare text.
 
-    Paths in it count from the file's folder. Raises ConfigError naming file and key.
+    steps: of the first stage. Paths in it count from the file's folder. Raises ConfigError naming file and key.
     """
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: no TOML ({error})") from None
-    for change in changes:
-        _set(values, change)
+    change_values(values, changes, steps=steps)
     _make_absolute(values, path.parent)
     try:
         return Recipe.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def change_values(values: dict[str, Any], changes: Sequence[str], *, steps: int | None = None) -> None:
+    """In place; see `read_recipe`."""
+    for change in changes:
+        _set(values, change)
+    if steps is not None:
+        stage = values.setdefault("stage", {})
+        stage.pop("tokens", None)
+        stage["steps"] = steps
 
 
 def _set(values: dict[str, Any], change: str) -> None:

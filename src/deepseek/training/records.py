@@ -38,7 +38,9 @@ class Records:
         if self._board is not None:
             self._board.evaluation(step, losses)
         told = ", ".join(f"{source} {loss:.4f}" for source, loss in losses.items())
-        self.note(f"step {step}: held-out loss {told}")
+        self.note(
+            f"step {step}: held-out loss {told or 'not measured: no text is held out (held_out in the data recipe)'}"
+        )
 
     def sample(self, step: int, prompt: str, text: str) -> None:
         self._folder.append("samples.jsonl", {**self._at(step), "prompt": prompt, "text": text})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.checkpoint.atomic import atomic_file, clear_disk_errors
-from deepseek.errors import CheckpointError
+from deepseek.errors import CheckpointError, ConfigError
 
 _LOGS = ("log.jsonl", "evaluations.jsonl", "samples.jsonl", "needle.jsonl")
 
@@ -31,6 +31,19 @@ class RunFolder:
     @property
     def exists(self) -> bool:
         return (self.path / "run.json").exists()
+
+    def check_new(self) -> None:
+        """Raises ConfigError when there is a run already."""
+        if self.exists:
+            raise ConfigError(f"{self.path} already holds a run: continue it with --resume, or choose another --out")
+
+    def newest_model(self) -> Path:
+        """The finished model, else the newest checkpoint. Raises CheckpointError when there is none."""
+        names = sorted(path.name for path in self.checkpoints.glob("step-*") if path.is_dir())
+        final = self.checkpoints / "final"
+        if not final.is_dir() and not names:
+            raise CheckpointError(f"{self.path}: the run has saved no checkpoint yet")
+        return final if final.is_dir() else self.checkpoints / names[-1]
 
     def create(self) -> None:
         with clear_disk_errors(self.path):
@@ -91,3 +104,12 @@ class RunFolder:
         except ValueError:
             raise CheckpointError(f"{path}: is no JSON; restore it, or begin the run anew in another folder") from None
         return values
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """The run that a folder is, or that a checkpoint in it belongs to (RUN/checkpoints/NAME)."""
+    absolute = path.absolute()
+    for folder in (absolute, absolute.parent.parent):
+        if RunFolder(folder).exists:
+            return RunFolder(folder)
+    return None

@@ -143,7 +143,7 @@ def describe(config: ModelConfig) -> dict[str, int | float | None]:
     facts: dict[str, int | float | None] = {
         "parameters": size.total,
         "active parameters": size.active,
-        "prediction layers' parameters": size.mtp,
+        "MTP layers' parameters, on top": size.mtp,
         "layers": config.num_hidden_layers,
         "hidden size": config.hidden_size,
         "heads": config.num_attention_heads,

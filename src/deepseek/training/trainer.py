@@ -26,7 +26,7 @@ from deepseek.training.flops import matrix_peak, training_flops_per_token
 from deepseek.training.needle import needle_recall, plant_in_batch
 from deepseek.training.plan import Plan, Stage, make_plan
 from deepseek.training.prepared import data_facts, expected_vocab_size, mixture_of
-from deepseek.training.recipe import WITHOUT_EFFECT, Precision, Recipe
+from deepseek.training.recipe import Precision, Recipe
 from deepseek.training.records import Records, Watcher
 from deepseek.training.run_facts import run_facts
 from deepseek.training.run_folder import RunFolder
@@ -40,11 +40,15 @@ STATE_FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a run ended. signal: that stopped it early, None at its end. checkpoint: the newest."""
+    """How a run ended. signal: that stopped it early, None at its end. checkpoint: the newest.
+
+    loss, mtp_loss: of the last step, in nats a token: of the next token, and of the MTP layers if there are any.
+    """
 
     step: int
     tokens: int
     loss: float | None
+    mtp_loss: float | None
     checkpoint: Path | None
     signal: int | None
 
@@ -69,6 +73,7 @@ class Trainer:
         self._peak = 0.0
         self._saved: Path | None = None
         self._loss: float | None = None
+        self._mtp_loss: float | None = None
 
     def run(self, watcher: Watcher, *, resume: bool = False, stop: StopRequest | None = None) -> Outcome:
         """Train until the plan's end or until asked to stop; then the newest state is saved."""
@@ -96,7 +101,12 @@ class Trainer:
                 if board is not None:
                     board.close()
         return Outcome(
-            step=step, tokens=self.plan.tokens_after(step), loss=self._loss, checkpoint=self._saved, signal=stop.signal
+            step=step,
+            tokens=self.plan.tokens_after(step),
+            loss=self._loss,
+            mtp_loss=self._mtp_loss,
+            checkpoint=self._saved,
+            signal=stop.signal,
         )
 
     def _warn_of_slow_precision(self, watcher: Watcher) -> None:
@@ -105,19 +115,20 @@ class Trainer:
             watcher.note(f"this processor imitates {precision}, many times slower than training.precision = float32")
 
     def _check_folder(self, resume: bool) -> None:
-        """Raises ConfigError when the folder holds a run that this would not go on with."""
+        """Raises ConfigError when the folder holds a run that this would not continue."""
         run = self.run_folder
-        if not run.exists:
-            return
         if not resume:
-            raise ConfigError(f"{run.path} already holds a run: go on with it by --resume, or choose another --out")
-        before, now = run.read_run().get("recipe", {}), self.recipe.to_dict()
-        for key in sorted(before.keys() | now.keys()):
-            if key not in WITHOUT_EFFECT and before.get(key) != now.get(key):
-                raise ConfigError(
-                    f"{run.path}: the run was begun with another recipe: {key} was {before.get(key)!r} and is "
-                    f"{now.get(key)!r}; resume with the same one, or begin a new run with model.start_from"
-                )
+            run.check_new()
+        elif run.exists and (changed := self.recipe.differences(run.read_run().get("recipe", {}))):
+            raise ConfigError(
+                f"{run.path}: the run was begun with another recipe ({'; '.join(changed)}); resume with the same one, "
+                "or begin a new run with model.start_from"
+            )
+
+    @property
+    def newest_checkpoint(self) -> Path | None:
+        """That this process saved or began from."""
+        return self._saved
 
     def _begin(self, watcher: Watcher) -> int:
         """Build the state that the newest whole checkpoint describes; the step it stands at."""
@@ -161,7 +172,7 @@ class Trainer:
                 return step
             step += 1
             records.step(record)
-            self._loss = record["loss"]
+            self._loss, self._mtp_loss = record["main_loss"], record["mtp_loss"]
             self._evaluate_if_due(stage, step, batches, records)
             stops = stop.signal is not None
             late = time.monotonic() - saved_at > table.minutes * 60
@@ -299,6 +310,11 @@ class _BatchOrder:
 def planned(recipe: Recipe) -> Plan:
     """What a Trainer would do, without its data."""
     return make_plan(recipe, expected_vocab_size(recipe.data), start=_start_config(recipe))
+
+
+def with_device_precision(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe as a Trainer in this folder would follow it here."""
+    return _with_precision(recipe, RunFolder(folder), choose_device(recipe.training.device))
 
 
 def _with_precision(recipe: Recipe, run: RunFolder, device: torch.device) -> Recipe:

@@ -89,7 +89,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 @pytest.mark.parametrize("as_html", [False, True])
 def test_a_source_distribution_is_read_and_never_run(index: Index, tmp_path: Path, as_html: bool) -> None:
     index.as_html = as_html
-    opened = open_source(source("sdist"), tmp_path, tmp_path / "downloads")
+    opened = open_source(source("sdist"), [], tmp_path / "downloads")
     assert [(member.name, member.data) for member in opened.members()] == [("data/a.txt", b"hello")]
     assert opened.facts["version"] == "1.0"
     assert opened.facts["sha256"] == opened.identity == index.announced

@@ -8,11 +8,12 @@ from deepseek.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BalanceConfig:
-    """Strengths of the balance terms, which may be combined; 0 leaves one out. The defaults are V3's (section 4.2).
+    """Strengths of the balance terms, which may be combined; 0 turns one off. The defaults are V3's (section 4.2).
 
-    bias_update_speed: loss-free balancing (arXiv 2408.15664), how far an expert's bias moves at each step, in
-    a run less and less as the learning rate falls.
-    sequence_loss: V3's complementary loss over each sequence. auxiliary_loss: Switch's and V2's, over a micro-batch.
+    bias_update_speed: loss-free balancing (arXiv 2408.15664): how far an expert's bias moves at each step, in a run
+    less and less as the learning rate falls.
+    sequence_loss: V3's complementary loss over each sequence.
+    auxiliary_loss: Switch's and V2's, over a micro-batch.
     global_batch_loss: the same over all micro-batches of a step so far (Qwen, arXiv 2501.11873).
     router_z_loss: on the size of the router's logits (ST-MoE, arXiv 2202.08906).
     """

@@ -17,13 +17,15 @@ CapacityMode = Literal["dropless", "fixed", "dynamic"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CapacityConfig:
-    """mode dropless: every expert takes all tokens that choose it.
+    """How many tokens each expert may take in a micro-batch; tokens beyond that go without the expert.
 
-    fixed: factor times the mean number, whatever the load; later tokens go without that expert.
-    dynamic: factor * mean * (1 + coefficient * load), where load is the expert's recent load over the mean. The
-    coefficient of each layer starts at `coefficient` and is learned: when something was dropped it becomes the least
-    with which nothing would have been; else it sinks towards that by the share `release` a step. `memory` is the share
-    of a new step in the recent load.
+    mode: dropless: every expert takes all tokens that choose it; fixed: factor times the mean number, whatever the
+    load; dynamic: factor * mean * (1 + coefficient * load), where load is the expert's recent load over the mean.
+    factor: see mode.
+    coefficient: at the start; each layer's is learned: when something was dropped it becomes the least with which
+    nothing would have been, else it falls towards that.
+    release: the share of that fall in each step.
+    memory: the share of a new step in the recent load.
     """
 
     mode: CapacityMode = "dropless"

@@ -88,7 +88,7 @@ def _data_of_deb(archive: Path) -> Iterator[IO[bytes]]:
         if not name.endswith(".zst"):
             yield part  # type: ignore[misc]
         elif (library := zstandard()) is not None:
-            with library(part) as opened:
+            with library(part) as opened:  # type: ignore[arg-type]
                 yield opened
         else:
             with _with_dpkg(archive) as opened:

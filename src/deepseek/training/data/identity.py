@@ -33,13 +33,11 @@ def recipe_key(recipe: DataRecipe) -> str:
 
 def source_files(recipe: DataRecipe, source: SourceConfig) -> str:
     """The identity of a `path` source; "" for others."""
-    if source.kind != "path":
-        return ""
-    assert source.path is not None
-    path = recipe.folder / Path(source.path).expanduser()
-    if not path.exists():
-        raise DataError(f"source {source.name}: {path}: there is no such file or folder; check path in the recipe")
-    return files_identity(path, Wanted(source.members, source.exclude))
+    for path in recipe.places_of(source):
+        if not path.exists():
+            raise DataError(f"source {source.name}: {path}: there is no such file or folder; check path in the recipe")
+    wanted = Wanted(source.members, source.exclude)
+    return " ".join(files_identity(path, wanted) for path in recipe.places_of(source))
 
 
 def files_identity(path: Path, wanted: Wanted | None = None) -> str:

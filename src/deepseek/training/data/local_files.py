@@ -33,7 +33,7 @@ def files_below(path: Path, wanted: Wanted) -> Iterator[Member]:
 def names_below(folder: Path, wanted: Wanted) -> list[str]:
     """Wanted names in alphabetical order. With `os.scandir`: a Path for each of a hundred thousand files is slow."""
     found: list[str] = []
-    waiting = [("", (os.path.realpath(folder),))]
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(folder),))]
     while waiting:
         inner, above = waiting.pop()
         try:

@@ -62,7 +62,8 @@ def prepare(
     with FileLock(out / ".lock"):
         (out / DATASET).unlink(missing_ok=True)  # nobody reads a folder while it changes
         for source in recipe.sources:
-            opened = open_source(source, recipe.folder, downloads or out / "downloads", report=report, offline=offline)
+            places, kept = recipe.places_of(source), downloads or out / "downloads"
+            opened = open_source(source, places, kept, report=report, offline=offline)
             _read(recipe, source, opened, out / "documents" / source.name, report)
         stores = [DocumentStore(out / "documents" / source.name) for source in recipe.sources]
         selection = select(
@@ -181,7 +182,7 @@ def _tokenizer(
     assert wanted.vocab_size is not None
     sample = _sample(stores, kept, shares, wanted.train_bytes)
     texts_of_sample = _reported((stores[place].text(number) for place, number in sample), len(sample), report)
-    tokenizer = vocabulary.train(texts_of_sample, wanted.vocab_size)
+    tokenizer = vocabulary.train(texts_of_sample, wanted.vocab_size, allow_fewer=wanted.allow_fewer)
     size = sum(stores[place].size(number) for place, number in sample)
     vocabulary.save(tokenizer, folder, {"key": key, "bytes": size, "documents": len(sample)})
 

@@ -52,17 +52,23 @@ class SourceConfig:
     """One source of documents. `path = "folder"` alone is one.
 
     name: in reports and mixtures; of a path by default the last part of it.
-    kind: `path` (a file or folder, relative to the recipe), `python` (the standard library of the Python that runs),
-    or a package: `wheel`, `sdist`, `deb`, `npm`.
-    licence, language: for the report; may be left out for a path.
-    package, version: of a package; the version may be left out, then the newest is taken and recorded.
+    kind: path (files or folders), python (the standard library of the Python that runs), or a package.
+    licence: for the report; may be left out for a path.
+    language: for the report; may be left out for a path.
+    format: which reader; auto: of each file by its suffix.
+    path: a file or folder, relative to the recipe.
+    paths: several of them.
+    package: name of the package.
+    version: of a package; by default the newest is taken and recorded.
     sha256: of the package's file; without it the first download is recorded and later ones are held to it.
-    members, exclude: patterns of the names to read, as in `docs/**/*.txt`.
-    format: which reader (see `readers`); auto: of each file by its suffix.
+    members: patterns of the names to read, as in `docs/**/*.txt`.
+    exclude: patterns of the names to leave out.
     field: where the text is in JSON, CSV and Parquet; `a+b` joins two; by default `text`, `content` or `messages`.
     encoding: of text formats.
-    drop_lines: lines in which one of these regular expressions is found are left out.
-    minimum_characters, split_characters, held_out: as in `CleaningConfig` and `HeldOutConfig`, for this source.
+    drop_lines: lines in which one of these regular expressions is found are removed.
+    minimum_characters: as in cleaning, for this source.
+    split_characters: as in cleaning, for this source.
+    held_out: as held_out.share, for this source.
     share: of the default mixture; without it sources count by their tokens.
     about: whose text it is, for the report.
     """
@@ -73,6 +79,7 @@ class SourceConfig:
     language: str = ""
     format: str = "auto"
     path: str | None = None
+    paths: tuple[str, ...] = ()
     package: str | None = None
     version: str | None = None
     sha256: str | None = None
@@ -118,13 +125,15 @@ class SourceConfig:
 
     def _fill_in(self) -> None:
         """Defaults of a path; a package says what it is. All keys that are missing are named at once."""
-        needed = {"path": ("path",), "python": ("name", "licence", "language")}
+        needed = {"path": () if self.paths else ("path",), "python": ("name", "licence", "language")}
         names = needed.get(self.kind, ("name", "package", "licence", "language"))
         if missing := [name for name in names if not getattr(self, name)]:
             keys = ", ".join(missing)
             raise ConfigError(f"missing key{'s' * (len(missing) > 1)} {keys} (a source of kind {self.kind} needs them)")
         if self.kind == "path":
-            name = re.sub(r"[^a-z0-9_-]+", "-", Path(str(self.path)).absolute().stem.lower()).strip("-_")[:64]
+            name = re.sub(r"[^a-z0-9_-]+", "-", Path(self.path or self.paths[0]).absolute().stem.lower()).strip("-_")[
+                :64
+            ]
             for key, value in {"name": name or "text", "licence": "not stated", "language": "und"}.items():
                 if not getattr(self, key):
                     object.__setattr__(self, key, value)
@@ -134,7 +143,10 @@ class SourceConfig:
         _require(
             (self.package is not None) == packaged, f"{where}package goes with {', '.join(PACKAGES)}, and only there"
         )
-        _require((self.path is not None) == (self.kind == "path"), f"{where}path goes with kind path, and only there")
+        _texts(f"{where}paths", self.paths)
+        _require(not (self.path and self.paths), f"{where}path or paths: only one of them")
+        located = bool(self.path or self.paths)
+        _require(located == (self.kind == "path"), f"{where}path goes with kind path, and only there")
         _require(packaged or self.version is None, f"{where}version goes with a package")
         hashed = self.sha256 is None or (isinstance(self.sha256, str) and _SHA256.fullmatch(self.sha256) is not None)
         _require(hashed, f"{where}sha256 must be 64 hexadecimal digits, not {self.sha256!r:.80}")
@@ -152,7 +164,11 @@ class SourceConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CleaningConfig:
-    """minimum_characters: shorter documents are left out. split_characters: longer ones are cut between paragraphs."""
+    """What becomes of a document before it is used.
+
+    minimum_characters: shorter documents are passed over and counted.
+    split_characters: longer ones are cut between paragraphs.
+    """
 
     minimum_characters: int = 200
     split_characters: int = 60_000
@@ -164,8 +180,9 @@ class CleaningConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DuplicatesConfig:
-    """similarity: documents whose sets of shingles overlap that much (Jaccard) are one; 1 looks for equal ones only.
+    """Which documents are the same.
 
+    similarity: documents whose sets of shingles overlap that much (Jaccard) are one; 1 looks for equal ones only.
     shingle_words: consecutive words that make a shingle; a Chinese character counts as a word.
     """
 
@@ -182,7 +199,10 @@ class DuplicatesConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutConfig:
-    """share: of the documents, chosen by the hash of each, that are kept from training."""
+    """What is kept from training, to measure the model on.
+
+    share: of the documents, chosen by the hash of each.
+    """
 
     share: float = 0.01
 
@@ -192,9 +212,16 @@ class HeldOutConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizerConfig:
-    """vocab_size: of a byte-level BPE trained on at most train_bytes of the mixture; or path: a tokenizer to use."""
+    """How text becomes tokens: vocab_size or path, one of both.
+
+    vocab_size: of a byte-level BPE that is trained on the text.
+    allow_fewer: a short text may give a smaller vocabulary than vocab_size.
+    train_bytes: of the mixture, that it is trained on at most.
+    path: a tokenizer to use: a folder beside the recipe, or a model's name.
+    """
 
     vocab_size: int | None = None
+    allow_fewer: bool = False
     train_bytes: int = 40_000_000
     path: str | None = None
 
@@ -210,7 +237,15 @@ class TokenizerConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRecipe:
-    """Everything `prepare` needs. `folder` is where relative paths begin: that of the recipe's file."""
+    """Everything `prepare` needs.
+
+    sources: a table for each, headed [[source]].
+    tokenizer: a table, see its keys.
+    cleaning: a table, see its keys.
+    duplicates: a table, see its keys.
+    held_out: a table, see its keys.
+    folder: where relative paths begin: that of the recipe's file.
+    """
 
     sources: tuple[SourceConfig, ...]
     tokenizer: TokenizerConfig
@@ -267,6 +302,11 @@ class DataRecipe:
             raise ConfigError("; ".join(problems))
         built = tuple(given.pop(f"source[{place}]") for place in range(len(sources)))
         return cls(sources=built, folder=folder, **given)
+
+    def places_of(self, source: SourceConfig) -> list[Path]:
+        """The files and folders of a `path` source; [] of others."""
+        given = (source.path,) if source.path is not None else source.paths
+        return [self.folder / Path(path).expanduser() for path in given]
 
     def without(self, names: Sequence[str]) -> Self:
         """The recipe without these sources."""

@@ -40,10 +40,10 @@ CHAT_TEMPLATE = (
 )
 
 
-def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+def train(texts: Iterable[str], vocab_size: int, *, allow_fewer: bool = False) -> "Tokenizer":
     """A byte-level BPE of exactly `vocab_size` tokens, control tokens among them.
 
-    Raises ConfigError when the texts are too few for so many.
+    Raises ConfigError when the texts are too few for so many, unless fewer are allowed.
     """
     from tokenizers import pre_tokenizers, trainers
 
@@ -65,7 +65,7 @@ def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
     )
     backend.train_from_iterator(texts, trainer)
     trained = json.loads(backend.to_str())
-    if (got := len(trained["model"]["vocab"])) != vocab_size:
+    if (got := len(trained["model"]["vocab"])) != vocab_size and not allow_fewer:
         raise ConfigError(
             f"tokenizer.vocab_size is {vocab_size:,}, but the text gives only {got:,} tokens: ask for fewer"
         )

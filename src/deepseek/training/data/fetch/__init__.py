@@ -6,8 +6,9 @@ are only ever read as archives: none is installed, unpacked or run.
 
 import platform
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,16 @@ class Opened:
 
 
 def open_source(
-    source: SourceConfig, folder: Path, downloads: Path, *, report: Report = silent, offline: bool = False
+    source: SourceConfig, places: Sequence[Path], downloads: Path, *, report: Report = silent, offline: bool = False
 ) -> Opened:
-    """Find or fetch `source`; relative paths begin at `folder`. Raises DataError, or HubError from the network."""
+    """Find or fetch `source`; places: of a path. Raises DataError, or HubError from the network."""
     wanted = Wanted(source.members, source.exclude)
     if source.kind == "path":
-        assert source.path is not None
-        path = folder / Path(source.path).expanduser()
-        return Opened(files_identity(path, wanted), lambda: files_below(path, wanted), {"path": source.path})
+        return Opened(
+            " ".join(files_identity(path, wanted) for path in places),
+            lambda: chain.from_iterable(files_below(path, wanted) for path in places),
+            {"path": source.path or ", ".join(source.paths)},
+        )
     if source.kind in PACKAGES:
         package = fetch_package(source, downloads, report=report, offline=offline)
         return Opened(
