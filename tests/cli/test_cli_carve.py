@@ -60,6 +60,12 @@ def test_a_carved_model_runs_in_the_engine_and_in_transformers(dense: Path, text
     }
     assert facts["distillation"]["step"] >= 1
     assert [path.name for path in tmp_path.iterdir()] == ["moe"]  # what a restart would have needed is gone
+    log = [json.loads(line) for line in (to / "distillation.jsonl").read_text().splitlines()]
+    assert log[-1]["held_out_divergence"] == pytest.approx(facts["quality"]["divergence"]["distilled"], rel=0.1)
+    assert facts["quality"]["perplexity"].keys() == {"dense", "carved", "distilled"}
+    assert facts["quality"]["divergence"].keys() == {"carved", "distilled"}
+    assert facts["quality"]["held_out_tokens"] == 8 * 32
+    assert len(facts["warnings"]) == 2  # carved and distilled on too little
     ours = AutoModel.from_pretrained(to, dtype="float32", device="cpu")
     logits = ours(torch.tensor([PROMPT])).logits
     reference = AutoModelForCausalLM.from_pretrained(to, dtype=torch.float32)
@@ -80,20 +86,28 @@ def test_copies(dense: Path, tmp_path: Path) -> None:
     [
         (("--upcycle", "--shared", "2"), "--shared says nothing"),
         (("--dtype", "int4"), "int4"),
-        ((), "do not fill one window"),
+        ((), "carving needs text"),
+        (("--text", "short.txt"), "which do not fill one window of 512: give more with --text"),
+        (("--text", "latin-1.txt"), r"latin-1.txt: is not text in utf-8 \(byte 3"),
     ],
 )
-def test_what_makes_no_sense_is_refused(dense: Path, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    dense: Path, tmp_path: Path, words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short.txt").write_text("A few words.")
+    (tmp_path / "latin-1.txt").write_bytes(b"caf\xe9")
     with pytest.raises(Exception, match=message):
         carve(dense, "--out", tmp_path / "moe", *words)
 
 
 def test_a_mixture_is_refused_before_its_weights_are_read(dense: Path, tmp_path: Path) -> None:
     carve(dense, "--out", tmp_path / "moe", "--upcycle")
+    (tmp_path / "text.txt").write_text("text")
     for weights in (tmp_path / "moe").glob("*.safetensors"):
         weights.unlink()
     with pytest.raises(ConfigError, match="cannot be carved"):
-        carve(tmp_path / "moe", "--out", tmp_path / "again")
+        carve(tmp_path / "moe", "--out", tmp_path / "again", "--text", tmp_path / "text.txt")
 
 
 def test_a_folder_with_something_in_it_is_not_replaced(dense: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepseek.cli import options
-from deepseek.cli.console import out, print_json, progress_bars
+from deepseek.cli.console import err, out, print_json, progress_bars
 from deepseek.cli.session import require_torch
 from deepseek.errors import ConfigError
 
@@ -23,7 +23,8 @@ def carve(
     model: Annotated[str, typer.Argument(help="A dense Llama, Qwen 2 or Qwen 3 model: folder, .gguf file or name.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where the new model goes; must not exist, see --force.")],
     text: Annotated[
-        list[Path] | None, typer.Option("--text", help="Text in UTF-8 to fit and distil on; may be given often.")
+        list[Path] | None,
+        typer.Option("--text", help="File or folder of text to fit and distil on; repeatable. Not with --upcycle."),
     ] = None,
     experts: Annotated[
         int | None, typer.Option(min=2, help="Routed experts; by default about 32, with --upcycle 4.")
@@ -32,7 +33,7 @@ def carve(
         int | None, typer.Option(min=1, help="Of these a token passes; by default three quarters in all, or 1 copy.")
     ] = None,
     shared: Annotated[
-        int | None, typer.Option(min=0, help="Widths of an expert that every token passes; by default a third.")
+        int | None, typer.Option(min=0, help="Number of shared experts, which every token passes; by default a third.")
     ] = None,
     compensate: Annotated[
         bool, typer.Option(help="Refit outputs to stand in for dropped experts; without it, all on is the dense model.")
@@ -55,8 +56,9 @@ def carve(
     """Turn a dense model into a mixture of experts that chat, serve and the experts page use.
 
     The neurons of each feed-forward layer are grouped by how they fire together on the text; those that nearly always
-    matter are shared, a router chooses among the other groups. A distillation can be stopped and given again: it goes
-    on from its last saved state, in FOLDER.carving, which is removed at the end.
+    matter are shared, a router chooses among the other groups. Perplexity and divergence before and after are measured
+    on held-out windows of the text. A distillation that was stopped continues when the command is given again, from its
+    last saved state in FOLDER.carving, which is removed at the end; its log stays as FOLDER/distillation.jsonl.
 
     Examples:
 
@@ -72,6 +74,11 @@ def carve(
     if copies:
         _refuse_with_copies(text, shared, distil_minutes)
     weights_dtype = _dtype(dtype)
+    if not text and not copies:
+        raise ConfigError(
+            "carving needs text to fit the experts on: --text FILE or FOLDER, a megabyte or more of what the model "
+            "will read (without text only --upcycle works)"
+        )
     from deepseek.checkpoint.configuration import load_config
     from deepseek.hub import resolve
     from deepseek.models.auto import AutoModel
@@ -105,10 +112,11 @@ def carve(
             facts["active_share"] = config.active_share
             windows = token_windows(text or [], tokenizer, length=window, seed=seed)
             calibration = -(-calibration_tokens // window)
-            result, facts["distillation"] = _carved(load, windows, calibration, config, distil_minutes, work, report)
+            result, done = _carved(load, windows, calibration, config, distil_minutes, work, report)
+            facts |= done
         result.to(weights_dtype).save_pretrained(out_folder, tokenizer, report=report)
         if not copies:
-            _remove(work)
+            _keep_log(work, out_folder)
     _print(facts, result, as_json=as_json)
 
 
@@ -120,23 +128,37 @@ def _carved(
     minutes: float,
     work: Path,
     report: "Report",
-) -> tuple["Model", dict[str, Any] | None]:
-    """The model carved on the first `calibration` windows, and what its distillation did, if it had any.
+) -> tuple["Model", dict[str, Any]]:
+    """The model carved on the first `calibration` windows, and what is known of it.
 
     load: the dense model, as `AutoModel.from_pretrained` gives it.
     """
     from deepseek.training.carve import carve
     from deepseek.training.carve.distillation import DistilConfig, Distillation
     from deepseek.training.carve.kept import carve_once
+    from deepseek.training.carve.quality import Quality, split_windows, warnings_of
+    from deepseek.training.carve.text import held_out_count
 
+    seen, held_out = split_windows(windows, held_out_count(windows))
+    seen, quality = seen[:calibration], Quality(held_out)
     dense = load(dtype="float32")
-    if not minutes:
-        return carve(dense, windows[:calibration], config, report=report).to_model(), None
-    carving = carve_once(dense, windows[:calibration], config, work, report=report)
+    quality.measure("dense", dense)
+    carving = (
+        carve_once(dense, seen, config, work, report=report) if minutes else carve(dense, seen, config, report=report)
+    )
     teacher = load(device="cpu")
-    distil = DistilConfig(minutes=minutes)
-    run = Distillation(carving.model, teacher, windows, distil, work, calibrated=calibration)
-    facts = run.run(report)
+    quality.measure("carved", carving.to_model(), teacher)
+    done = None
+    if minutes:
+        run = Distillation(carving.model, teacher, windows, DistilConfig(minutes=minutes), work, calibrated=len(seen))
+        done = run.run(report)
+        quality.measure("distilled", carving.to_model(), teacher)
+    facts = {
+        "distillation": done,
+        "quality": quality.to_dict(),
+        "measured": str(quality),
+        "warnings": warnings_of(seen.numel(), done and done["tokens"]),
+    }
     return carving.to_model(), facts
 
 
@@ -157,11 +179,16 @@ def _refuse_with_copies(text: list[Path] | None, shared: int | None, distil_minu
         )
 
 
-def _remove(folder: Path) -> None:
+def _keep_log(work: Path, folder: Path) -> None:
+    """The log stays beside the model, all else that a restart would have needed goes."""
     import shutil
 
-    if folder.exists():
-        shutil.rmtree(folder)
+    from deepseek.training.carve.distillation import LOG
+
+    if (work / LOG).exists():
+        shutil.copyfile(work / LOG, folder / LOG)
+    if work.exists():
+        shutil.rmtree(work)
 
 
 def _print(facts: dict[str, Any], model: "Model", *, as_json: bool) -> None:
@@ -172,6 +199,7 @@ def _print(facts: dict[str, Any], model: "Model", *, as_json: bool) -> None:
     facts |= {"parameters": size.total, "active_parameters": size.active, "experts": moe.n_routed_experts}
     facts |= {"active": moe.num_experts_per_tok, "shared": moe.n_shared_experts}
     facts |= {"expert_width": moe.moe_intermediate_size}
+    measured = facts.pop("measured", None)
     if as_json:
         print_json(facts)
         return
@@ -184,3 +212,7 @@ def _print(facts: dict[str, Any], model: "Model", *, as_json: bool) -> None:
     )
     if done := facts.get("distillation"):
         out.print(f"distilled on {done['tokens']:,} tokens in {done['seconds'] / 60:.1f} minutes", style="dim")
+    if measured:
+        out.print(measured, markup=False, soft_wrap=True)
+    for warning in facts.get("warnings", ()):
+        err.print(f"note: {warning}", markup=False, soft_wrap=True)

@@ -6,6 +6,7 @@ token is never looked at. Everything but embedding and head learns, by AdamW; ma
 Shape suffixes: b windows of a batch, t tokens, n tokens of a batch, m model size, v vocabulary.
 """
 
+import contextlib
 import json
 import math
 import time
@@ -26,6 +27,7 @@ from deepseek.models.tensor_files import read_all, write_tensors
 from deepseek.optim import Muon
 from deepseek.progress import Report, silent
 from deepseek.training.carve.step_clock import StepClock
+from deepseek.training.carve.text import held_out_count
 
 STATE, LOG = "distillation.safetensors", "distillation.jsonl"
 _OPTIMIZER = "~"  # begins the names of an optimizer's tensors; no parameter's name begins so
@@ -83,7 +85,7 @@ class Distillation:
         """
         self.student, self.teacher = student, teacher.eval()
         self.config, self.folder, self.calibrated = config, folder, calibrated
-        held_out = min(8, len(windows_wt) // 10)
+        held_out = held_out_count(windows_wt)
         self.windows_wt, self.held_out_wt = windows_wt.tensor_split([len(windows_wt) - held_out])
         self.step, self.clock = 0, StepClock()
         for parameter in teacher.parameters():
@@ -248,12 +250,12 @@ def divergence_and_gradient(student: Model, teacher: Model, ids_bt: Tensor) -> f
 
 
 @torch.no_grad()
-def held_out_divergence(student: Model, teacher: Model, windows_wt: Tensor) -> float | None:
-    """Mean divergence of a token over held-out windows; None if there are none."""
+def held_out_divergence(student: Model, teacher: Model, windows_wt: Tensor, *, float32: bool = False) -> float | None:
+    """Mean divergence of a token over held-out windows; None if there are none. float32: whatever is fastest here."""
     if not len(windows_wt):
         return None
     total = 0.0
-    with _fast(windows_wt.device):
+    with contextlib.nullcontext() if float32 else _fast(windows_wt.device):
         for ids_bt in torch.split(windows_wt, 4):
             hidden, wanted = (
                 model(ids_bt, keep_logits=1).last_hidden_btm.flatten(0, 1) for model in (student, teacher)
