@@ -157,7 +157,7 @@ def _carved(
         "distillation": done,
         "quality": quality.to_dict(),
         "measured": str(quality),
-        "warnings": warnings_of(seen.numel(), done and done["tokens"]),
+        "warnings": warnings_of(seen.numel(), done["tokens"] if done else None),
     }
     return carving.to_model(), facts
 
