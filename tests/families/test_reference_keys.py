@@ -1,6 +1,7 @@
 """The table of keys that Transformers reads is today's, and each of them is computed, neutral or without effect."""
 
 import contextlib
+import copy
 import json
 import subprocess
 import sys
@@ -14,9 +15,8 @@ from hypothesis import strategies as st
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
-from deepseek.families import config_from_hf
+from deepseek.families import config_from_hf, hf_reader
 from deepseek.families.family import SILU
-from deepseek.families.reader import ConfigReader
 from deepseek.families.reference_keys import DEFAULTS, READ, ROPE, SHARED
 from deepseek.families.unread import NEUTRAL_HF, WITHOUT_EFFECT_HF
 from real_key_sets import PUBLISHED, tiny
@@ -41,10 +41,7 @@ def test_each_key_that_is_read_has_a_verdict(family: str) -> None:
 
 def asked(values: dict[str, Any]) -> set[str]:
     """Every key that the family of `values` asks for."""
-    from deepseek.families import _named
-
-    family = _named(values["model_type"], "model_type")
-    reader = ConfigReader(values, "config.json", defaults=family.hf_defaults)
+    reader, family = hf_reader(values, "config.json")
     family.from_hf(reader)
     return reader.asked | {"model_type"}
 
@@ -124,6 +121,28 @@ def test_what_is_published_is_read(name: str) -> None:
     config = config_from_hf(values)
     needed = asked(values) | {"model_type"}
     assert config_from_hf({key: value for key, value in values.items() if key in needed}) == config
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if PUBLISHED[name]["model_type"] in READ])
+def test_what_is_published_is_read_as_transformers_reads_it(name: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    values = copy.deepcopy(PUBLISHED[name])
+    ours, family = config_from_hf(values), values.pop("model_type")
+    theirs = CONFIG_MAPPING[family](**values)
+    for key in DEFAULTS[family].keys() - DERIVED - ELSEWHERE - {"rope_theta", "eos_token_id"}:
+        mine, other = part(ours, NAMES.get(key, key)), getattr(theirs, key)
+        if key in ("n_group", "topk_group") and ours.moe and ours.moe.topk_method == "greedy":
+            assert mine == 1  # where there are no groups their number says nothing
+        else:
+            assert mine == other, key
+    ends = theirs.eos_token_id
+    assert list(ours.eos_token_ids) == (ends if isinstance(ends, list) else [ends])
+    if ours.mla is None:
+        assert ours.head_dim == (getattr(theirs, "head_dim", None) or ours.hidden_size // ours.num_attention_heads)
+    if family.startswith("qwen"):
+        kinds = ["full_attention" if ours.window_of(i) is None else "sliding_attention" for i in range(2)]
+        assert theirs.layer_types == kinds
 
 
 EXPORTED: dict[str, Any] = {

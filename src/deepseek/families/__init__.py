@@ -34,14 +34,19 @@ def config_from_hf(
     Code that a repository brings (`auto_map`) is never run, whatever the family.
     allow_unknown: pass over keys that the reference implementation reads and this version does not compute.
     """
-    family = _named(ConfigReader(values, where).text("model_type"), f"{where}: model_type")
-    reader = ConfigReader(values, where, defaults=family.hf_defaults)
+    reader, family = hf_reader(values, where)
     try:
         config = family.from_hf(reader)
     except ConfigError as error:
         raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from None
     refuse_uncomputed_hf(reader, config, allow=allow_unknown)
     return config
+
+
+def hf_reader(values: Mapping[str, Any], where: str) -> tuple[ConfigReader, Family]:
+    """A config.json with the defaults of its family, and that family. Raises ConfigError."""
+    family = _named(ConfigReader(values, where).text("model_type"), f"{where}: model_type")
+    return ConfigReader(values, where, defaults=family.hf_defaults), family
 
 
 def config_to_hf(config: ModelConfig) -> dict[str, Any]:
@@ -61,15 +66,22 @@ def config_from_gguf(
 
     allow_unknown: pass over keys that llama.cpp reads and this version does not compute.
     """
-    architecture = ConfigReader(metadata, where).text("general.architecture")
-    reader = ConfigReader(metadata, where, prefix=f"{architecture}.")
-    family = _of_gguf(architecture, reader, shapes)
+    reader, family = gguf_reader(metadata, shapes, where)
     try:
         config = family.from_gguf(GgufSource(reader=reader, shapes=shapes, rope_divisors=rope_divisors))
     except ConfigError as error:
         raise error if str(error).startswith(where) else ConfigError(f"{where}: {error}") from None
     refuse_uncomputed_gguf(reader, config, allow=allow_unknown)
     return config
+
+
+def gguf_reader(
+    metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str
+) -> tuple[ConfigReader, Family]:
+    """The keys under the architecture's name, and the family that it is. Raises ConfigError."""
+    architecture = ConfigReader(metadata, where).text("general.architecture")
+    reader = ConfigReader(metadata, where, prefix=f"{architecture}.")
+    return reader, _of_gguf(architecture, reader, shapes)
 
 
 def config_to_gguf(config: ModelConfig) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from deepseek.config import IndexerConfig, ModelConfig
 from deepseek.families.deepseek_v3 import v3_fields_from_gguf, v3_fields_from_hf, v3_fields_to_hf
 from deepseek.families.experts import moe_to_gguf
-from deepseek.families.family import Family, GgufSource, layer_types_from_hf
+from deepseek.families.family import Family, GgufSource, layer_types_from_hf, layers_from_hf
 from deepseek.families.latent import latent_to_gguf
 from deepseek.families.reader import ConfigReader
 from deepseek.families.reference_keys import DEFAULTS
@@ -18,7 +18,7 @@ def from_hf(reader: ConfigReader) -> ModelConfig:
         index_topk=reader.integer("index_topk"),
     )
     if any(kind != "indexed_attention" for kind in layer_types_from_hf(reader)):
-        reader.must_be("layer_types", ["indexed_attention"] * reader.integer("num_hidden_layers"))
+        reader.must_be("layer_types", ["indexed_attention"] * layers_from_hf(reader))
     return ModelConfig(family="deepseek_v32", indexer=indexer, **v3_fields_from_hf(reader))
 
 

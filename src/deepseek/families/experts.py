@@ -4,7 +4,8 @@ from typing import Any
 
 from deepseek.config import ModelConfig, MoeConfig
 from deepseek.errors import ConfigError
-from deepseek.families.family import GgufSource
+from deepseek.families.family import GgufSource, layers_from_hf
+from deepseek.families.limits import MAX_EXPERTS
 from deepseek.families.reader import ConfigReader
 
 GATING_FUNCTIONS = {"softmax": 1, "sigmoid": 2}  # GGUF's expert_gating_func
@@ -38,6 +39,10 @@ def _n_routed_experts(reader: ConfigReader) -> int:
     """Transformers writes the number under one of its aliases too; they must agree."""
     other = reader.integer("num_experts", reader.integer("num_local_experts", None))
     routed: int = reader.integer("n_routed_experts") if other is None or "n_routed_experts" in reader else other
+    if routed * layers_from_hf(reader) > MAX_EXPERTS:
+        raise ConfigError(
+            f"{reader.where}: n_routed_experts is {routed:,} in each layer; the limit is {MAX_EXPERTS:,} in all"
+        )
     reader.must_be("num_experts", routed)
     reader.must_be("num_local_experts", routed)
     return routed
@@ -48,7 +53,7 @@ def _leading_dense_layers(reader: ConfigReader) -> int:
 
     It may be above the number of layers: then the prediction layers are dense too.
     """
-    layers: int = reader.integer("num_hidden_layers")
+    layers = layers_from_hf(reader)
     kinds = reader.raw("mlp_layer_types", None) if "mlp_layer_types" in reader.defaults else None
     leading: int = reader.integer("first_k_dense_replace", 0)
     if kinds and "first_k_dense_replace" not in reader:

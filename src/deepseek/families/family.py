@@ -6,6 +6,7 @@ from typing import Any
 
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
+from deepseek.families.limits import MAX_LAYERS
 from deepseek.families.reader import ConfigReader, is_integer
 from deepseek.families.rope import rope_to_hf
 
@@ -58,7 +59,7 @@ def common_from_hf(reader: ConfigReader) -> dict[str, Any]:
         "vocab_size": vocabulary,
         "hidden_size": reader.integer("hidden_size"),
         "intermediate_size": reader.integer("intermediate_size"),
-        "num_hidden_layers": reader.integer("num_hidden_layers"),
+        "num_hidden_layers": layers_from_hf(reader),
         "num_attention_heads": heads,
         "num_key_value_heads": _key_value_heads(reader, heads),
         "max_position_embeddings": reader.integer("max_position_embeddings"),
@@ -69,6 +70,13 @@ def common_from_hf(reader: ConfigReader) -> dict[str, Any]:
         "pad_token_id": pad[0] if pad else None,
         "fp8_block": _fp8_block(reader),
     }
+
+
+def layers_from_hf(reader: ConfigReader) -> int:
+    layers: int = reader.integer("num_hidden_layers")
+    if layers > MAX_LAYERS:
+        raise ConfigError(f"{reader.where}: num_hidden_layers is {layers:,}; the limit is {MAX_LAYERS:,}")
+    return layers
 
 
 def _key_value_heads(reader: ConfigReader, heads: int) -> int:
@@ -92,7 +100,7 @@ def head_dim_from_hf(reader: ConfigReader) -> int:
 
 def sliding_window_from_hf(reader: ConfigReader) -> dict[str, Any]:
     """Qwen's use_sliding_window, sliding_window, max_window_layers; layer_types, if given, say which layers slide."""
-    on, layers = reader.boolean("use_sliding_window"), reader.integer("num_hidden_layers")
+    on, layers = reader.boolean("use_sliding_window"), layers_from_hf(reader)
     window, first = reader.nullable_integer("sliding_window"), reader.integer("max_window_layers")
     kinds = layer_types_from_hf(reader)
     if kinds:

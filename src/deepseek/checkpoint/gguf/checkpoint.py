@@ -18,10 +18,9 @@ from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 from deepseek.families import config_from_gguf, family_of
 from deepseek.families.gguf_names import ROPE_DIVISORS, gguf_name, is_kv_b, is_rotated, split_kv_b
+from deepseek.families.limits import MAX_EXPERTS, MAX_LAYERS
 from deepseek.families.weights import Shape, weight_shapes
 
-_MAX_LAYERS = 10_000
-_MAX_EXPERTS = 1 << 20  # over all layers
 _OTHER_PARTS = ("v.", "mm.", "a.", "resampler.")  # vision and audio
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _MAX_SETTING = 4096  # elements of an array in an architecture's settings
@@ -122,12 +121,12 @@ class GgufCheckpoint:
     def _check_size(self, config: ModelConfig, shapes: Mapping[str, Shape]) -> None:
         """Refuse numbers of layers and experts that the tensors cannot bear out, before anything is listed by them."""
         layers = config.num_hidden_layers + config.num_nextn_predict_layers
-        if layers > min(_MAX_LAYERS, len(shapes)):
+        if layers > min(MAX_LAYERS, len(shapes)):
             raise CheckpointError(f"{self.path}: block_count is {layers:,}, but there are {len(shapes)} tensors")
-        if config.moe and config.moe.n_routed_experts * layers > _MAX_EXPERTS:
+        if config.moe and config.moe.n_routed_experts * layers > MAX_EXPERTS:
             raise CheckpointError(
                 f"{self.path}: expert_count is {config.moe.n_routed_experts:,} in {layers} layers; "
-                f"the limit is {_MAX_EXPERTS:,} experts in all"
+                f"the limit is {MAX_EXPERTS:,} experts in all"
             )
 
     def _check_vocabulary(self, config: ModelConfig) -> None:
