@@ -139,7 +139,14 @@ def _plain(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else (type(value) is bool, value)
 
 
-def _arguments(text: str) -> str:
+def _knows_tools(engine: Engine) -> bool:
+    tokenizer: Any = engine.tokenizer
+    return tool_prompt.knows_tools(tokenizer.chat_template or "")
+
+
+def _arguments(engine: Engine, text: str) -> str:
+    if not _knows_tools(engine):
+        return text
     calls = forced_calls.CallsParser(str)
     pieces = [*calls.feed(text), *calls.finish()]
     return "".join(piece.tool_call.arguments for piece in pieces if piece.tool_call)
@@ -151,7 +158,7 @@ def prompt(engine: Engine, task: Task, *, as_call: bool) -> list[int]:
         return list(tokenizer.encode_chat([{"role": "user", "content": task.question}]))
     messages: Sequence[Mapping[str, Any]] = [{"role": "user", "content": f"{task.sentence} Record this."}]
     tools: Any = [{"type": "function", "function": _function(task)}]
-    if not tool_prompt.knows_tools(tokenizer.chat_template or ""):
+    if not _knows_tools(engine):
         messages, tools = tool_prompt.with_tools(messages, tools), None
     return list(tokenizer.encode_chat(messages, tools=tools))
 
@@ -160,13 +167,15 @@ def _function(task: Task) -> dict[str, Any]:
     return {"name": "record", "description": "Record facts.", "parameters": dict(task.schema)}
 
 
-def structured(kind: str, task: Task) -> StructuredOutput | None:
+def structured(engine: Engine, kind: str, task: Task) -> StructuredOutput | None:
     match kind:
         case "json_object":
             return StructuredOutput(json_object=True)
         case "json_schema":
             return StructuredOutput(json_schema=task.schema)
         case "tool":
+            if not _knows_tools(engine):
+                return forced_calls.schema_of_arguments(_function(task))
             return forced_calls.schema_of_calls([_function(task)], several=False)
     return None
 
@@ -179,7 +188,7 @@ def answers(engine: Engine, kind: str, given: Sequence[Task], tokens: int, *, sa
             max_tokens=tokens,
             temperature=1.0 if sampled else 0.0,
             seed=number,
-            structured=structured(kind, given[number]),
+            structured=structured(engine, kind, given[number]),
         )
         answer = engine.generate(prompt(engine, given[number], as_call=kind == "tool"), params)
         assert isinstance(answer, Generation)
@@ -207,7 +216,7 @@ def main() -> None:
         free: list[bool] = []
         for kind in arguments.kinds:
             found = answers(engine, kind, given, arguments.tokens, sampled=arguments.sampled)
-            texts = [_arguments(str(one.text)) if kind == "tool" else str(one.text) for one in found]
+            texts = [_arguments(engine, str(one.text)) if kind == "tool" else str(one.text) for one in found]
             right = [is_right(text, task.right) for text, task in zip(texts, given, strict=True)]
             free = free or right
             line[kind] = sum(right)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepseek.server.forced_calls import CallsParser, schema_of_calls
+from deepseek.server.forced_calls import CallsParser, parser_of_arguments, schema_of_arguments, schema_of_calls
 
 TEXT = (
     '[ {"name": "a b\\"c", "arguments": { "x": [1, {"y": "} ]\\\\" }], "z": {} } },\n  {"name":"f","arguments":{\n}}\n]'
@@ -42,6 +42,15 @@ def test_one_call_is_no_array() -> None:
     assert schema["anyOf"][0]["properties"]["name"] == {"const": "f"}
 
 
+@given(cuts=st.lists(st.integers(0, 34), max_size=4))
+def test_arguments_alone_are_a_call_of_the_named_function(cuts: list[int]) -> None:
+    text = '{\n  "city": "New  York",\n "n": [{}] }'
+    parser = parser_of_arguments('a "b"', lambda: "id")
+    places = [0, *sorted(cuts), len(text)]
+    pieces = [piece for start, end in pairwise(places) for piece in parser.feed(text[start:end])]
+    assert calls(pieces) == [('a "b"', '{"city":"New  York","n":[{}]}')]
+
+
 def parameters(function: dict[str, Any]) -> Any:
     return json.loads(str(schema_of_calls([function], several=True).json_schema))["$defs"]["0"]
 
@@ -57,6 +66,7 @@ NOTHING: list[dict[str, Any]] = [
 def test_a_tool_without_parameters_takes_none(function: dict[str, Any]) -> None:
     nothing = {"type": "object", "properties": {}, "additionalProperties": False}
     assert parameters({"name": "now", **function}) == nothing
+    assert json.loads(str(schema_of_arguments({"name": "now", **function}).json_schema)) == nothing
 
 
 @pytest.mark.parametrize("declared", [{"type": "object", "additionalProperties": {"type": "integer"}},

@@ -61,9 +61,8 @@ class ChatTask:
         """The tools that the model is told of."""
         return () if self.tool_choice == "none" else self.tools
 
-    @property
-    def forced(self) -> StructuredOutput | None:
-        """The form of the calls that must come."""
+    def forced(self, *, arguments_alone: bool) -> StructuredOutput | None:
+        """The form of the calls that must come. arguments_alone: of a named function."""
         functions = [tool["function"] for tool in self.offered]
         if not functions or self.tool_choice == "auto":
             return None
@@ -72,6 +71,8 @@ class ChatTask:
         named = next((one for one in functions if one["name"] == self.tool_choice), None)
         if named is None:
             raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is none of tools")
+        if arguments_alone:
+            return forced_calls.schema_of_arguments(named)
         return forced_calls.schema_of_calls([named], several=False)
 
 
@@ -179,7 +180,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
     """Queue a chat. Raises what is wrong with it."""
     names = service.parsers
-    forced = task.forced
+    forced = task.forced(arguments_alone=_writes_arguments_alone(service))
     if forced is not None and task.structured is not None:
         ignore(task.structured_field)
     is_open = False
@@ -250,7 +251,13 @@ def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
         is_plain = names.bare_calls and task.structured is None
         return BareCallParser(parser, task.offered, new_call_id) if is_plain else parser
     calls = forced_calls.CallsParser(new_call_id)
+    if task.tool_choice != "required" and _writes_arguments_alone(service):
+        calls = forced_calls.parser_of_arguments(task.tool_choice, new_call_id)
     return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
+
+
+def _writes_arguments_alone(service: "Service") -> bool:
+    return not tool_prompt.knows_tools(service.template_text)
 
 
 class _AfterReasoning:

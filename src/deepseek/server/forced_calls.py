@@ -1,7 +1,8 @@
 """Tool calls that must come: the schema an answer is held to, and the calls read out of it as it comes.
 
-The answer is `{"name": ..., "arguments": {...}}`, or an array of such where several may come: what most models are told
-to write. Held to the arguments alone, they take a parameter `name` for the function's and fill in that (decision 029).
+The answer is `{"name": ..., "arguments": {...}}`, or an array of such where several may come: what models that know
+tools are told to write. Held to the arguments alone, they take a parameter `name` for the function's and fill in that.
+Models that know none are right more often with the arguments of a named function alone (decision 029).
 The engine holds the names to this order, so reading them needs no JSON parser. Blanks between the parts of arguments
 are left out.
 """
@@ -37,6 +38,17 @@ def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) ->
         schema = {"type": "array", "minItems": 1, "maxItems": MOST_CALLS, "items": schema}
     parameters = {str(place): moved(_parameters(one), f"/$defs/{place}") for place, one in enumerate(functions)}
     return StructuredOutput(json_schema={**schema, "$defs": parameters})
+
+
+def schema_of_arguments(function: Mapping[str, Any]) -> StructuredOutput:
+    return StructuredOutput(json_schema=_parameters(function))
+
+
+def parser_of_arguments(name: str, new_id: Callable[[], str]) -> "CallsParser":
+    """For an answer that is the arguments of this function alone."""
+    parser = CallsParser(new_id)
+    parser.feed(f'{{"name":{json.dumps(name)},"arguments":')
+    return parser
 
 
 def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
