@@ -96,11 +96,12 @@ class Constant:
         pass
 
 
-def test_perplexity_counts_every_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [[], ["smollm2"], ["--model", "smollm2"]])
+def test_perplexity_counts_every_window(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepseek.profiler.engine_side.EngineSide", Constant)
     (tmp_path / "text.txt").write_text(TEXT)
     options = ["--window", "16", "--windows", "20", "--json"]
-    result = CliRunner().invoke(app, ["perplexity", str(tmp_path / "text.txt"), *options])
+    result = CliRunner().invoke(app, ["perplexity", *words, str(tmp_path / "text.txt"), *options])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
     assert facts["perplexity"] == pytest.approx(2.0)
@@ -108,11 +109,22 @@ def test_perplexity_counts_every_window(tmp_path: Path, monkeypatch: pytest.Monk
     assert facts["windows"] == 20
 
 
+def test_a_short_context_is_one_window(tmp_path: Path) -> None:
+    """The model that comes along takes 512 tokens: a window of all of them is scored, since nothing is generated."""
+    (tmp_path / "text.txt").write_text("one two three " * 400)
+    model = Path(__file__).parent.parent.parent / "checkpoints" / "tiny-moe"
+    words = ["perplexity", str(model), str(tmp_path / "text.txt"), "--windows", "1", "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["scored_tokens"] == 511
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("bench", "--against", "vllm"), "the one that is known is llama.cpp"),
         (("perplexity", "no-such-text"), "no-such-text: cannot be read"),
+        (("perplexity", "smollm2", "tests"), "write deepseek perplexity MODEL FILE"),
     ],
 )
 def test_what_a_user_can_mend(words: tuple[str, ...], message: str) -> None:

@@ -200,7 +200,7 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_settings_are_refused_before_anything_is_loaded() -> None:
-    with pytest.raises(ConfigError, match="unknown setting 'gpu'; known are quantize, threads"):
+    with pytest.raises(ConfigError, match=r"unknown setting 'gpu'; known are .*quantize, threads"):
         EngineConfig.of({"gpu": 1})
 
 

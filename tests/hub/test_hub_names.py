@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepseek.errors import HubError
+from deepseek.cli.serve import short_name
+from deepseek.errors import HubError, TokenizerError
 from deepseek.hub import resolve
 from deepseek.hub.cache import cache_folder, in_units
 from deepseek.hub.names import InCatalog, InWheel, Local, OnHub, parse
+from deepseek.tokenizer import AutoTokenizer
 
 
 def test_existing_paths_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +104,44 @@ def test_importing_and_resolving_a_path_loads_nothing_heavy(tmp_path: Path) -> N
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def run_folder(folder: Path, *checkpoints: str) -> Path:
+    for name in checkpoints:
+        (folder / "checkpoints" / name).mkdir(parents=True)
+        (folder / "checkpoints" / name / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_runs_folder_is_its_final_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    final = run_folder(tmp_path / "runs" / "mine", "step-00000050", "final") / "checkpoints" / "final"
+    for name in ("runs/mine", "runs/mine/", "runs/mine/checkpoints", "runs/mine/checkpoints/final"):
+        assert parse(name) == Local(final)
+    assert short_name("runs/mine") == short_name("runs/mine/checkpoints/final") == "mine"
+    assert short_name("runs/mine/checkpoints/step-00000050") == "mine-step-00000050"
+
+
+def test_a_run_without_a_final_checkpoint_names_those_it_has(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", "step-00000050", "step-00000100")
+    for path, message in (
+        (run, "holds no final checkpoint but step-00000050, step-00000100: give the path of one"),
+        (run / "checkpoints" / "step-00000150", "; there are step-00000050, step-00000100: check the path"),
+    ):
+        with pytest.raises(HubError, match=message):
+            parse(str(path))
+
+
+@pytest.mark.parametrize("name", ["checkpoints/tiny-moe", "runs/mine", "models/a", "runs\\mine", "C:\\models\\mine"])
+def test_paths_of_elsewhere_are_never_asked_of_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HubError, match="there is no file or folder") as caught:
+        parse(name)
+    assert f"(this is {tmp_path})" in str(caught.value)
+
+
+def test_a_folder_without_a_tokenizer_says_how_to_give_it_one(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"model\.save_pretrained\(folder, tokenizer\)"):
+        AutoTokenizer.from_pretrained(run_folder(tmp_path / "run", "final"))

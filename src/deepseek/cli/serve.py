@@ -1,6 +1,7 @@
 """`deepseek serve`: the API and the studio."""
 
 import inspect
+import re
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from deepseek.server.service import Service
 
 _CONFIG = "config"
+_WHOLE = re.compile(r"(?P<number>-?\d+(\.\d+(?=[kmgtKMGT]))?)(?P<unit>[kmgtKMGT]([iI]?[bB])?)?")
 DESCRIPTION = """Serve a model: OpenAI's API and a web page, in one process.
 
     Examples:
@@ -52,11 +54,12 @@ def run(config: ServerConfig) -> None:
     from deepseek.hub import DEFAULT_MODEL, resolve
     from deepseek.server.app import build_app
     from deepseek.server.bus_errors import end_clearly_on_bus_errors
-    from deepseek.server.run import Server
+    from deepseek.server.run import Server, require_free_port
 
     wanted = config.model or DEFAULT_MODEL
     if config.access_log == "auto":
         config = replace(config, access_log="off" if sys.stderr.isatty() else "json")
+    require_free_port(config.host, config.port)
     with progress_bars() as report:
         path = resolve(wanted, revision=config.revision, report=report).path
         engine = Engine.from_pretrained(str(path), report=report, **config.engine_settings())
@@ -76,12 +79,14 @@ def recommended_for(config: ServerConfig, model: Path) -> dict[str, Any]:
 def short_name(wanted: str) -> str:
     """What a model is called in the API: its catalog name, its name on the hub, or that of its folder or file."""
     from deepseek.hub.catalog import entries
+    from deepseek.hub.local import model_name, model_path
 
     for entry in entries():
         unpinned = {source.partition("==")[0] for source in entry.sources}
         if wanted in {entry.name, *entry.sources, *unpinned}:
             return entry.name
-    return Path(wanted).name if Path(wanted).exists() else wanted
+    path = Path(wanted).expanduser()
+    return model_name(model_path(path.absolute())) if path.exists() else wanted
 
 
 def _tell(service: "Service", address: str) -> None:
@@ -112,9 +117,21 @@ def _signature() -> inspect.Signature:
             rich_help_panel=each.metadata["panel"],
             show_default=False,
             metavar=each.metadata["takes"] or _metavar(each.name, kind),
+            parser=whole_number if _bare(kind) is int else None,
         )
         parameters.append(_parameter(each.name, Annotated[_plain_type(kind), option]))
     return inspect.Signature(parameters)
+
+
+def whole_number(text: str) -> int:
+    """`8192`, `8k` (8,000), `8K` (8,192), `1.5G`: as vLLM reads them; bytes also as 4GB and 4GiB."""
+    found = _WHOLE.fullmatch(text.strip().replace("_", "").replace(",", ""))
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no whole number, such as 8192, 8k or 4GiB")
+    unit = found["unit"] or ""
+    power = " kmgt".index(unit[:1].lower() or " ")
+    base = 1000 if unit[1:].lower() == "b" or (unit[:1].islower() and not unit[1:]) else 1024
+    return int(float(found["number"]) * base**power) if power else int(float(found["number"]))
 
 
 def _parameter(name: str, annotation: Any) -> inspect.Parameter:

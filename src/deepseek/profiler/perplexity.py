@@ -75,6 +75,13 @@ def text_of(file: Path) -> str:
         raise DeepseekError(f"{file} is not UTF-8 text (byte {error.start}); convert it first") from None
 
 
+def default_window(model: Path, *, allow_unknown: bool = False) -> int:
+    """WINDOW, or the whole context of a model that has a shorter one."""
+    from deepseek.checkpoint.configuration import load_config
+
+    return min(WINDOW, load_config(model, allow_unknown=allow_unknown).max_position_embeddings)
+
+
 def text_windows(text_file: Path, model: Path, *, length: int = WINDOW, most: int | None = None) -> list[list[int]]:
     """The windows of a text in the tokens of the model at `model`; of a long text the first `most`.
 

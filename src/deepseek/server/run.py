@@ -6,6 +6,7 @@ that still run end with an error. On the second it leaves at once.
 
 import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -17,8 +18,6 @@ from deepseek.errors import ConfigError
 from deepseek.server.connection import Connection
 
 if TYPE_CHECKING:
-    import socket
-
     from fastapi import FastAPI
 
     from deepseek.server.server_config import ServerConfig
@@ -26,6 +25,19 @@ if TYPE_CHECKING:
 
 _KEEP_ALIVE_SECONDS = 75  # longer than clients keep connections, so that it is they who close them
 _GRACE_SECONDS = 5.0  # for telling clients that their answers end
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raises ConfigError where nobody could listen, in time before a model is loaded. Port 0 is always free."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        other = "choose another --host" if isinstance(error, socket.gaierror) else "choose another with --port"
+        raise ConfigError(f"cannot listen on {host}, port {port} ({reason}): {other}") from None
 
 
 class Server(uvicorn.Server):
@@ -49,12 +61,15 @@ class Server(uvicorn.Server):
         self._service: Service = app.state.service
 
     async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        log = logging.getLogger("uvicorn.error")
+        log.disabled = True  # it would print the system's words first
         try:
             await super().startup(sockets)
         except SystemExit:
-            raise ConfigError(
-                f"cannot listen on {self._settings.host}, port {self._settings.port}: choose another with --port"
-            ) from None
+            require_free_port(self._settings.host, self._settings.port)
+            raise ConfigError(f"cannot listen on {self._settings.host}, port {self._settings.port}") from None
+        finally:
+            log.disabled = False
         self._on_started(self.address)
 
     async def shutdown(self, sockets: "list[socket.socket] | None" = None) -> None:

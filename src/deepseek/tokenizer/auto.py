@@ -13,14 +13,11 @@ class AutoTokenizer:
     def from_pretrained(name_or_path: str | Path, *, revision: str | None = None) -> Tokenizer:
         """The tokenizer of a folder, of one of its files, of a GGUF file or a folder with one, or of a model name.
 
-        A name that is no path here goes to `deepseek.hub.resolve`.
+        What a name means: `deepseek.hub.resolve`.
         """
-        path = Path(name_or_path)
-        if not path.exists():
-            from deepseek import hub
+        from deepseek.hub import resolve
 
-            path = Path(hub.resolve(str(name_or_path), revision=revision).path)
-        return _from_path(path)
+        return _from_path(resolve(name_or_path, revision=revision).path)
 
 
 def _from_path(path: Path) -> Tokenizer:
@@ -40,6 +37,11 @@ def _from_path(path: Path) -> Tokenizer:
         gguf = gguf_of(path)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
+    if gguf is None and not any(path.glob("*.model")):
+        raise TokenizerError(
+            f"{path}: has no tokenizer.json. If this model was saved without its tokenizer, add it with "
+            "model.save_pretrained(folder, tokenizer) or tokenizer.save_pretrained(folder)"
+        )
     return read_tokenizer(path) if gguf is None else _from_gguf(gguf)
 
 
