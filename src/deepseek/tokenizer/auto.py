@@ -37,11 +37,6 @@ def _from_path(path: Path) -> Tokenizer:
         gguf = gguf_of(path)
     except CheckpointError as error:
         raise TokenizerError(str(error)) from None
-    if gguf is None and not any(path.glob("*.model")):
-        raise TokenizerError(
-            f"{path}: has no tokenizer.json. If this model was saved without its tokenizer, add it with "
-            "model.save_pretrained(folder, tokenizer) or tokenizer.save_pretrained(folder)"
-        )
     return read_tokenizer(path) if gguf is None else _from_gguf(gguf)
 
 

@@ -38,7 +38,7 @@ def read_older_files(folder: Path, config: dict[str, Any], model_type: str) -> d
     what = f"{tiktoken.name}, which is not read here" if tiktoken else "neither tokenizer.json nor a .gguf file"
     raise TokenizerError(
         f"{folder}: holds {what}. If the model's tokenizer is of another kind, {_SAVE_ONCE}; if it is in another "
-        "folder, copy its files here"
+        "folder, copy its files here; a model of your own is saved with it by model.save_pretrained(folder, tokenizer)"
     )
 
 
