@@ -1,6 +1,7 @@
 """Chat templates print what Transformers prints."""
 
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,19 @@ def test_a_template_may_refuse() -> None:
         render(template, [{"role": "user", "content": "x"}])
 
 
+NAMED = {"default": "D", "tool_use": "T", "rag": "R"}
+
+
 def test_named_templates(smollm2: Tokenizer) -> None:
     tokenizer = Tokenizer(
-        __import__("json").loads(smollm2.to_json()), smollm2.config, {"default": "D", "tool_use": "T", "rag": "R"}
+        json.loads(smollm2.to_json()),
+        smollm2.config,
+        {name: first + "{{ messages[0].content }}" for name, first in NAMED.items()},
     )
     messages = [{"role": "user", "content": "x"}]
-    assert tokenizer.apply_chat_template(messages) == "D"
-    assert tokenizer.apply_chat_template(messages, tools=[WEATHER]) == "T"
-    assert tokenizer.apply_chat_template(messages, chat_template="rag") == "R"
+    assert tokenizer.apply_chat_template(messages) == "Dx"
+    assert tokenizer.apply_chat_template(messages, tools=[WEATHER]) == "Tx"
+    assert tokenizer.apply_chat_template(messages, chat_template="rag") == "Rx"
     assert tokenizer.apply_chat_template(messages, chat_template="{{ messages[0].content }}") == "x"
     with pytest.raises(TokenizerError, match="no chat template is called 'none'"):
         tokenizer.apply_chat_template(messages, chat_template="none")

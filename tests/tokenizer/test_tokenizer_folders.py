@@ -135,21 +135,24 @@ def test_a_file_of_the_folder_stands_for_it(name: str, byte_level: Tokenizer, tm
     assert AutoTokenizer.from_pretrained(tmp_path / name).vocab_size == byte_level.vocab_size
 
 
+PRINT = "{{ messages[0].content }}"
+
+
 @pytest.mark.parametrize(
     "template",
     [
-        [{"name": "default", "template": "d"}, {"name": "tool-use", "template": "t"}],
-        [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}],
-        {"default": "d", "tool-use": "t", "rag 2.0": "r"},
+        [{"name": "default", "template": "d" + PRINT}, {"name": "tool-use", "template": "t" + PRINT}],
+        [{"name": "default", "template": "d" + PRINT}, {"name": "tool_use", "template": "t" + PRINT}],
+        {"default": "d" + PRINT, "tool-use": "t" + PRINT, "rag 2.0": PRINT},
     ],
 )
 def test_templates_of_any_name(template: Any, byte_level: Tokenizer, tmp_path: Path) -> None:
     read = AutoTokenizer.from_pretrained(published(byte_level, tmp_path, chat_template=template))
     messages = [{"role": "user", "content": "x"}]
-    assert read.apply_chat_template(messages) == "d"
-    assert read.apply_chat_template(messages, tools=[{}]) == "t"
+    assert read.apply_chat_template(messages) == "dx"
+    assert read.apply_chat_template(messages, tools=[{}]) == "tx"
     again = AutoTokenizer.from_pretrained(published(read, tmp_path / "again"))
-    assert again.apply_chat_template(messages, tools=[{}]) == "t"
+    assert again.apply_chat_template(messages, tools=[{}]) == "tx"
 
 
 def test_files_as_windows_and_python_write_them(byte_level: Tokenizer, tmp_path: Path) -> None:

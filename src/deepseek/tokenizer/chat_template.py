@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek.errors import TokenizerError
 from deepseek.tokenizer.meter import Meter, TemplateLimitError, TemplateLimits, metered, weigh
+from deepseek.tokenizer.template_content import Forms, adapted, check_printed, forms_of
 
 if TYPE_CHECKING:
     import jinja2
@@ -32,24 +33,33 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
     limits: TemplateLimits | None = None,
+    check_content: bool = False,
     **variables: Any,
 ) -> str:
     """The prompt for these messages. The caller's objects are copied as plain data and never changed.
 
-    `continue_final_message` leaves the last message open, so that the model goes on writing it; it excludes
-    `add_generation_prompt`, which a caller then turns off.
+    check_content: hand content over as a string or as parts, whichever the template reads, and refuse a template that
+    drops what a user said. `continue_final_message` leaves the last message open, so that the model goes on writing it;
+    it excludes `add_generation_prompt`, which a caller then turns off.
     """
     if continue_final_message and add_generation_prompt:
         raise TokenizerError("continue_final_message and add_generation_prompt exclude each other: turn one off")
     limits = limits or TemplateLimits()
     chat = _with_reasoning_names(plain_messages(messages))
+    if check_content:
+        chat = adapted(chat, _forms(template, limits))
     final = _open_final_message(chat) if continue_final_message else ""
     values = {key: _plain(value, key) for key, value in variables.items()}
     values.update(
-        messages=chat, tools=plain_tools(tools), documents=values.get("documents"),
-        add_generation_prompt=add_generation_prompt,
-    )  # fmt: skip
-    text = _run(template, values, limits)
+        tools=plain_tools(tools), documents=values.get("documents"), add_generation_prompt=add_generation_prompt
+    )
+
+    def run(messages: list[dict[str, Any]]) -> str:
+        return _run(template, {**values, "messages": messages}, limits)
+
+    text = run(chat)
+    if check_content:
+        check_printed(text, chat, run)
     return _cut_open(text, final) if continue_final_message else text
 
 
@@ -177,6 +187,12 @@ def _cut_open(text: str, final: str) -> str:
     place = text.rindex(_CONTINUE.strip())
     kept = text[:place]
     return kept if text[place : place + len(_CONTINUE)] == _CONTINUE else kept.rstrip()
+
+
+@lru_cache(maxsize=32)
+def _forms(template: str, limits: TemplateLimits) -> Forms:
+    tried = {"tools": None, "documents": None, "add_generation_prompt": True}
+    return forms_of(lambda messages: _run(template, {**tried, "messages": messages}, limits))
 
 
 def _run(template: str, values: dict[str, Any], limits: TemplateLimits) -> str:

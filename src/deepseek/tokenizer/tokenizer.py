@@ -146,7 +146,8 @@ class Tokenizer:
         """
         return chat.render(
             self._choose(chat_template, tools), messages, tools=tools, add_generation_prompt=add_generation_prompt,
-            continue_final_message=continue_final_message, limits=limits, **{**self._special, **template_kwargs},
+            continue_final_message=continue_final_message, limits=limits, check_content=True,
+            **{**self._special, **template_kwargs},
         )  # fmt: skip
 
     def encode_chat(
@@ -171,6 +172,7 @@ class Tokenizer:
             "add_generation_prompt": add_generation_prompt,
             "continue_final_message": continue_final_message,
             "limits": limits,
+            "check_content": True,
         }
         if trust_content:
             text = chat.render(template, messages, tools=tools, **options, **{**self._special, **template_kwargs})
