@@ -44,8 +44,8 @@ def test_a_providers_tools_are_left_out_where_the_model_may_choose(tiny: Live) -
     plain = respond(tiny, tools=[SHELL], max_output_tokens=1)
     offered = respond(tiny, tools=[*HOSTED, SHELL], tool_choice="auto", max_output_tokens=1)
     assert offered.json()["usage"]["input_tokens"] == plain.json()["usage"]["input_tokens"]
-    told = offered.headers["x-ignored-fields"].split(", ")
-    assert told == [f"tools[].{tool['type']}" for tool in HOSTED]
+    listed = offered.headers["x-ignored-fields"].split(", ")
+    assert listed == [f"tools[].{tool['type']}" for tool in HOSTED]
 
 
 def test_a_call_of_a_namespaces_tool_names_both(tiny: Live) -> None:
@@ -112,8 +112,21 @@ def test_items_without_text_are_left_out_and_calls_of_the_clients_own_tools_are_
     short = respond(tiny, input=plain, max_output_tokens=1)
     full = respond(tiny, input=[plain[0], *more], max_output_tokens=1)
     assert full.json()["usage"]["input_tokens"] == short.json()["usage"]["input_tokens"]
-    told = set(full.headers["x-ignored-fields"].split(", "))
-    assert told == {"input[].web_search_call", "input[].compaction", "input[].encrypted_content"}
+    listed = set(full.headers["x-ignored-fields"].split(", "))
+    assert listed == {"input[].web_search_call", "input[].compaction", "input[].encrypted_content"}
+
+
+def test_what_an_unknown_item_says_is_read(tiny: Live) -> None:
+    def tokens(*items: Any) -> Any:
+        return respond(tiny, input=list(items), max_output_tokens=1).json()["usage"]["input_tokens"]
+
+    said = {"type": "agent_message", "author": "x", "content": [{"type": "input_text", "text": "hello"}]}
+    assert tokens(said) == tokens({"role": "user", "content": "hello"})
+    call = {"type": "mcp_call", "id": "c", "name": "look", "server_label": "x", "arguments": "{}", "output": "found"}
+    assert tokens(call) == tokens(
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "found"},
+    )
 
 
 def test_a_forced_call_wins_over_a_format(tiny: Live) -> None:
@@ -151,13 +164,14 @@ def test_the_body_of_claude_code(tiny: Live, smollm2: Live) -> None:
             "max_tokens": 2, "messages": [{"role": "user", "content": "hi"}], **CLAUDE_CODE,
         })  # fmt: skip
         assert answer.status_code == 200, answer.text
-        told = answer.headers["x-ignored-fields"].split(", ")
-        assert {"context_management", "tools[].defer_loading", "tools[].web_search_20250305"} <= set(told)
+        listed = answer.headers["x-ignored-fields"].split(", ")
+        assert {"context_management", "tools[].defer_loading", "tools[].web_search_20250305"} <= set(listed)
 
 
 def test_what_a_providers_tools_did_is_left_out_of_the_history(claude: anthropic.Anthropic) -> None:
     blocks: list[Any] = [
         {"type": "redacted_thinking", "data": "x"},
+        {"type": "thinking", "signature": "x"},
         {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}},
         {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
         {"type": "text", "text": "ok", "citations": [{"type": "web_search_result_location", "url": "u"}]},

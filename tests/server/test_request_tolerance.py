@@ -1,4 +1,4 @@
-"""The rule for request bodies: what changes nothing is ignored and told, what would change the answer is refused."""
+"""The rule for request bodies: what changes nothing is ignored and listed, what would change the answer is refused."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def test_null_is_the_same_as_left_out(model: type[BaseModel], body: dict[str, An
 
 
 @pytest.mark.parametrize(("model", "body"), MINIMAL)
-def test_an_unknown_field_is_ignored_told_and_refused_by_a_strict_server(
+def test_an_unknown_field_is_ignored_listed_and_refused_by_a_strict_server(
     model: type[BaseModel], body: dict[str, Any]
 ) -> None:
     odd = {**body, "never_heard_of": {"a": [1]}}
@@ -60,12 +60,12 @@ def test_an_unknown_field_is_ignored_told_and_refused_by_a_strict_server(
     assert refused.value.errors()[0]["type"] == "extra_forbidden"
 
 
-def test_a_misspelled_field_is_ignored_and_told_and_a_strict_server_says_what_was_meant() -> None:
+def test_a_misspelled_field_is_ignored_and_listed_and_a_strict_server_says_what_was_meant() -> None:
     assert chat(temprature=0.1)[1] == ["temprature"]
     with pytest.raises(ValidationError) as refused:
         read(ChatCompletionRequest, {"messages": HI, "temprature": 0.1}, strict=True)
-    told = refusal(refused.value.errors(), ChatCompletionRequest)
-    assert told.message == "temprature is not a known field: did you mean temperature?"
+    error = refusal(refused.value.errors(), ChatCompletionRequest)
+    assert error.message == "temprature is not a known field: did you mean temperature?"
 
 
 def test_known_fields_that_change_nothing_pass_a_strict_server_too() -> None:
@@ -73,7 +73,7 @@ def test_known_fields_that_change_nothing_pass_a_strict_server_too() -> None:
     assert read(ChatCompletionRequest, body, strict=True)[1] == ["store", "service_tier", "metadata"]
 
 
-def test_what_is_ignored_within_is_told_with_its_path() -> None:
+def test_what_is_ignored_within_is_listed_with_its_path() -> None:
     part = {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}
     tool = {"type": "function", "function": {"name": "f", "odd": 1}, "cache_control": {}}
     _, ignored = chat(messages=[{"role": "user", "content": [part, part]}] * 2, tools=[tool])
@@ -99,8 +99,8 @@ def test_what_is_ignored_within_is_told_with_its_path() -> None:
         ({"top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
         ({"tool_choice": "auto"}, {}),
         ({"tool_choice": "none"}, {}),
-        ({"max_tokens": 100.0, "temperature": "0.5", "stream": "true"},
-         {"max_tokens": 100, "temperature": 0.5, "stream": True}),
+        ({"max_tokens": 100.0, "temperature": "0.5", "stream": "true", "ignore_eos": 1},
+         {"max_tokens": 100, "temperature": 0.5, "stream": True, "ignore_eos": True}),
         ({"logit_bias": [[5, -1.5], [6, False]]}, {"logit_bias": {"5": -1.5, "6": -100.0}}),
     ],
 )  # fmt: skip
@@ -153,9 +153,9 @@ def test_a_neutral_value_passes(name: str) -> None:
 def test_what_would_change_the_answer_is_refused_with_what_to_do_instead(name: str) -> None:
     with pytest.raises(ValidationError) as refused:
         chat(**{name: EFFECTIVE[name]})
-    told = refusal(refused.value.errors(), ChatCompletionRequest)
-    assert told.param == name
-    assert told.message.startswith(f"{name} is not supported: ")
+    error = refusal(refused.value.errors(), ChatCompletionRequest)
+    assert error.param == name
+    assert error.message.startswith(f"{name} is not supported: ")
 
 
 def test_every_refused_field_says_what_to_do() -> None:
@@ -243,11 +243,11 @@ def test_whatever_else_a_body_holds_it_is_read_or_refused_in_words(more: dict[st
     for model, body in MINIMAL:
         try:
             read(model, {**more, **body})
-        except ValidationError as error:
-            told = refusal(error.errors(), model)
+        except ValidationError as refused:
+            error = refusal(refused.errors(), model)
         else:
             continue
-        assert told.status_code == 400
+        assert error.status_code == 400
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def strict(tiny_folder: Path) -> Iterator[Live]:
         yield server
 
 
-def test_ignored_fields_are_told_in_the_header_also_on_streams_and_errors(tiny: Live) -> None:
+def test_ignored_fields_are_listed_in_the_header_also_on_streams_and_errors(tiny: Live) -> None:
     fields: dict[str, Any] = {"max_tokens": 2, "store": True, "odd_one": 1}
     for more in ({}, {"stream": True}, {"temperature": -1}, {"mirostat": 2}):
         answer = tiny.chat("hi", **fields, **more)
@@ -294,10 +294,10 @@ def test_a_prompt_that_is_only_computed(tiny: Live) -> None:
 
 PROMPT_ONLY: list[tuple[str, dict[str, Any], Callable[[Any], bool]]] = [
     ("/v1/chat/completions", {"messages": HI, "max_tokens": 0},
-     lambda told: told["choices"][0]["message"]["content"] == "" and told["usage"]["completion_tokens"] == 0),
+     lambda answer: answer["choices"][0]["message"]["content"] == "" and answer["usage"]["completion_tokens"] == 0),
     ("/v1/messages", {"messages": HI, "max_tokens": 0},
-     lambda told: told["content"] == [] and told["stop_reason"] == "max_tokens"),
-    ("/v1/responses", {"input": "hi", "max_output_tokens": 0}, lambda told: told["output"] == []),
+     lambda answer: answer["content"] == [] and answer["stop_reason"] == "max_tokens"),
+    ("/v1/responses", {"input": "hi", "max_output_tokens": 0}, lambda answer: answer["output"] == []),
 ]  # fmt: skip
 
 

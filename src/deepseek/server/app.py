@@ -42,7 +42,7 @@ from deepseek.server.routes import (
     training,
 )
 from deepseek.server.service import Service
-from deepseek.server.strict_json import tell_ignored
+from deepseek.server.strict_json import report_ignored
 from deepseek.server.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         _log.error("request %s failed", request.scope[RECORD].request_id, exc_info=error)
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     response = error_response(path, told)
-    tell_ignored(request, response)
+    report_ignored(request, response)
     return response
 
 

@@ -102,7 +102,7 @@ class ChatAnswer:
     def __init__(
         self, answer: Answer, parsers: Sequence[Parser], *, reasons: bool, one_call: bool, silent: bool = False
     ) -> None:
-        """silent: nothing of it is told."""
+        """silent: nothing of it is sent to the client."""
         self.answer = answer
         self._silent = silent
         self.reasoning_tokens = 0 if reasons else None

@@ -1,4 +1,4 @@
-"""Calls as `/v1/chat/completions` tells them: of functions, of custom tools, and as OpenAI's older function_call."""
+"""Calls as `/v1/chat/completions` answers them: of functions, of custom tools, and as OpenAI's older function_call."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from deepseek.server.tool_arguments import custom_input
 
 @dataclass
 class _CustomCall:
-    """One whose arguments are coming: what the tool is given is a text within them, told when they are whole."""
+    """One whose arguments are coming: the tool's input is a text within them, sent when they are complete."""
 
     index: int
     id: str | None
@@ -24,16 +24,16 @@ class _CustomCall:
 
 
 class ChatCalls:
-    """Of one sample. custom: names of custom tools. older: a call is told as function_call."""
+    """Of one sample. custom: names of custom tools. older: a call is answered as function_call."""
 
     def __init__(self, custom: Collection[str], *, older: bool) -> None:
         self._custom = custom
         self._older = older
         self._open: _CustomCall | None = None
 
-    def tell(self, said: Said, delta: out.ChatDelta) -> str | None:
+    def add_to_delta(self, said: Said, delta: out.ChatDelta) -> str | None:
         """Add the calls of a step to its delta. The step's finish_reason, in the words of this request."""
-        calls = [told for piece in said.tool_calls for told in self._piece(piece)]
+        calls = [call for piece in said.tool_calls for call in self._piece(piece)]
         if said.finish_reason is not None:
             calls += self._ended()
         if calls and self._older:

@@ -1,4 +1,4 @@
-"""Reasoning turned on, off or to an effort, for chat templates that can be told so. For others these are hints."""
+"""Reasoning turned on, off or to an effort, for chat templates that read such a setting. For others these are hints."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def switches(template: str) -> list[str]:
 def with_effort(
     template: str, values: Mapping[str, Any] | None, effort: str | None, field: str = "reasoning_effort"
 ) -> dict[str, Any]:
-    """The values that a template is given, with a reasoning effort; one that reads none is told nothing.
+    """The values that a template is given, with a reasoning effort; one that reads none is given nothing.
 
     field: of the request, recorded as ignored then.
     """

@@ -103,7 +103,7 @@ class ResponseStream:
             events = [*self._close("completed"), self._open(self._call_item(call.id or "", call.name))]
         self._texts.append(call.arguments)
         if not call.arguments or isinstance(self.response.output[-1], out.CustomCallItem):
-            return events  # what a custom tool is given is a text within the arguments: told when they are whole
+            return events  # a custom tool's input is a text within the arguments: sent when they are complete
         delta = self._event(out.ArgumentsDelta, "function_call_arguments.delta", delta=call.arguments, **self._place)
         return [*events, delta]
 

@@ -94,7 +94,7 @@ class Service:
 
     def check_model(self, name: str | None) -> str:
         """The name to answer with. Raises ApiError for a model that is not served."""
-        if name is None:
+        if not name:
             return self.model_names[0]
         if name not in self.model_names:
             raise ApiError(

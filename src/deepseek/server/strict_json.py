@@ -45,13 +45,13 @@ class StrictRoute(APIRoute):
             fields = request.scope[IGNORED] = IgnoredFields(strict=request.app.state.service.config.strict)
             with collecting(fields):
                 response = await handle(StrictRequest(request.scope, request.receive))
-            tell_ignored(request, response)
+            report_ignored(request, response)
             return response
 
         return strict
 
 
-def tell_ignored(request: Request, response: Response) -> None:
+def report_ignored(request: Request, response: Response) -> None:
     """In the answer's header, the debug log and a counter: which fields of the request were ignored, if any were."""
     fields: IgnoredFields | None = request.scope.get(IGNORED)
     if fields is None or not fields.names:

@@ -189,7 +189,7 @@ class ChatCompletionRequest(SamplingFields):
     bounds: ClassVar = frozenset({"max_completion_tokens", "thinking_budget"})
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(default=None, description="-1: as many as there is room for.")
+    max_completion_tokens: int | None = Field(default=None, description="-1: as many as the context holds.")
     max_tokens: int | None = Field(default=None, description="The older name of max_completion_tokens.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=-1, description="-1: as many as there are to have.")

@@ -33,7 +33,7 @@ class CompletionRequest(SamplingFields):
     suffix: str | None = Field(default=None, description="What follows the gap, for models that fill in the middle.")
     max_tokens: int = Field(
         default=16,
-        description="0: nothing, or with echo the prompt; below 0: as many as there is room for.",
+        description="0: nothing, or with echo the prompt; below 0: as many as the context holds.",
     )
     echo: bool = False
     logprobs: int | None = Field(default=None, ge=-1, description="So many of the likeliest, and the token's own.")

@@ -43,13 +43,13 @@ def _fields(model: type[RequestModel], path: str) -> Iterator[tuple[str, str]]:
         yield path + name, IMPLEMENTED
         if name in shape.nested:
             yield from _fields(shape.nested[name], f"{path}{name}{'[]' if _is_list(info.annotation) else ''}.")
-    told = {
+    others = {
         **{name: f"ignored: {why}" for name, why in shape.ignored.items()},
         **{name: f"refused: {one.fix}" for name, one in shape.refused.items()},
         **{name: f"alias of {path}{target}" for name, target in shape.aliases.items() if target in shape.names},
         **{name: f"read as {meaning}" for name, meaning in shape.adapted.items()},
     }
-    for name, what in told.items():
+    for name, what in others.items():
         if name not in shape.names:
             yield path + name, what
 

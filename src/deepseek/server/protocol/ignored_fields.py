@@ -1,4 +1,4 @@
-"""The names of request fields that were ignored: told in a response header, the debug log and a counter."""
+"""The names of request fields that were ignored: listed in a response header, the debug log and a counter."""
 
 import re
 from collections.abc import Iterator

@@ -56,6 +56,8 @@ class Block(RequestModel):
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         kind = values.get("type")
+        if kind == "thinking" and values.get("thinking") is None:
+            values["thinking"] = ""  # hidden: there is a signature alone
         if kind == "tool_use" and isinstance(values.get("input"), str):
             values["input"] = _object(values["input"])
         if kind == "tool_result" and isinstance(values.get("content"), list):

@@ -73,7 +73,7 @@ class RerankRequest(RequestBody):
 
     @property
     def best(self) -> int | None:
-        """So many are told; None: all."""
+        """So many are answered; None: all."""
         return self.top_n if self.top_n is not None and self.top_n > 0 else None
 
     @property

@@ -130,11 +130,23 @@ def readable_items(items: Sequence[Any], notes: Notes) -> list[Any]:
             kept.append({"type": "function_call_output", "call_id": item["call_id"], "output": item.get("output")})
         elif kind.endswith(_CALL) and item.get("call_id") is not None:
             kept.append(_as_function_call(kind.removesuffix(_CALL), item))
-        elif item.get("role") is not None and item.get("content") is not None:
-            kept.append({"type": "message", "role": item["role"], "content": item["content"]})
+        elif kind == "mcp_call":
+            kept += _mcp_call(item)
+        elif item.get("content"):  # what is said must not be missing, whatever the item is called
+            kept.append({"type": "message", "role": item.get("role") or "user", "content": item["content"]})
         else:
             notes.item("input", number).ignore(kind, known=False)
     return kept
+
+
+def _mcp_call(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """A provider called a tool, and this came of it."""
+    call_id = item.get("id") or "mcp"
+    output = item.get("output") if item.get("error") is None else item["error"]
+    return [
+        {"type": "function_call", "call_id": call_id, "name": item.get("name"), "arguments": item.get("arguments")},
+        {"type": "function_call_output", "call_id": call_id, "output": output},
+    ]
 
 
 def _as_function_call(name: str, item: dict[str, Any]) -> dict[str, Any]:

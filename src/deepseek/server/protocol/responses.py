@@ -126,7 +126,7 @@ class StreamOptions(RequestModel):
 
 
 class ResponsesRequest(RequestBody):
-    """Fields that are not listed are ignored and told. store: true unless said otherwise, as with OpenAI."""
+    """Other fields are ignored. store: true unless said otherwise, as with OpenAI."""
 
     aliases: ClassVar = {
         **{alias: name for alias, name in SAMPLING_ALIASES.items() if name in _SAMPLING},

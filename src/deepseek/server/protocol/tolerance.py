@@ -8,7 +8,7 @@ rewritten once, by the tables of the classes, and validated again:
 - `adapt`: other shapes of a field, such as OpenAI's older `functions`;
 - `refused`: fields without which the answer would silently be another; their neutral values pass;
 - `ignored`: known fields that change nothing here; they and unknown fields are dropped and recorded;
-- 100.0 for a whole number, "0.7" for a number and "true" for a flag.
+- 100.0 for a whole number, "0.7" for a number, "true" and 1 for a flag.
 
 With `serve --strict` an unknown field stays in, so that validation refuses it by name.
 """
@@ -32,7 +32,7 @@ _EMPTY: tuple[Any, ...] = (False, "", [], {})
 class Refused:
     """A field with which the answer would be another one. fix: what to do instead.
 
-    neutral: further values that change nothing, beside null, false, 0 and what is empty; or what tells them.
+    neutral: further values that change nothing, beside null, false, 0 and what is empty; or a test for them.
     """
 
     fix: str
@@ -116,13 +116,18 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation] if isinstance(annotation, type) and origin is None else []
 
 
+def _allow_more(schema: dict[str, Any]) -> None:
+    """The OpenAPI document must not say that other fields are refused."""
+    schema.pop("additionalProperties", None)
+
+
 class RequestModel(BaseModel):
     """Types are not converted, unknown fields are refused, numbers are finite: the server's own form.
 
     Subclasses add to the tables of their bases: see the module. bounds: fields that say "at most".
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_allow_more)
     aliases: ClassVar[Mapping[str, str]] = {}
     adapted: ClassVar[Mapping[str, str]] = {}
     """What `adapt` reads beside the fields, with what it becomes."""
@@ -217,6 +222,8 @@ def _value(value: Any, name: str, shape: Shape, notes: Notes) -> Any:
         return int(value)
     if isinstance(value, str) and str not in kinds:
         return _from_text(value, kinds)
+    if bool in kinds and not kinds & {int, float} and isinstance(value, int) and value in (0, 1):
+        return bool(value)
     return value
 
 

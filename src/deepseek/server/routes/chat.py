@@ -125,7 +125,7 @@ class _Telling:
             delta.reasoning_content = said.reasoning
         finish_reason = said.finish_reason
         if said.tool_calls or finish_reason is not None:
-            finish_reason = self._calls[said.delta.sample].tell(said, delta)
+            finish_reason = self._calls[said.delta.sample].add_to_delta(said, delta)
         choice = out.ChatChunkChoice(said.delta.sample, delta, None, finish_reason)
         visible = said.delta.n_visible
         if said.delta.logprobs:

@@ -36,10 +36,10 @@ _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 def anthropic_envelope(error: ApiError) -> dict[str, Any]:
     kind = _ERROR_KINDS.get(error.kind, error.kind)
-    told: dict[str, Any] = {"type": kind, "message": error.message}
+    body: dict[str, Any] = {"type": kind, "message": error.message}
     if error.code == THREAD_NOT_FOUND:  # by which the SDKs know to send the whole history
-        told["details"] = {"error_code": error.code}
-    return {"type": "error", "error": told}
+        body["details"] = {"error_code": error.code}
+    return {"type": "error", "error": body}
 
 
 ENVELOPES[PATH] = anthropic_envelope

@@ -30,6 +30,7 @@ from deepseek.server.service import Service
 
 PATH = "/v1/responses"
 router = new_router("responses")
+_MAX_CONVERSATIONS = 8  # to each of which a request may refer: finding one reads the whole store
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
     "stop",
@@ -90,7 +91,7 @@ def _not_found(response_id: str) -> ApiError:
 
 async def _earlier(service: Service, tenant: str, response_id: str | None) -> list[InputItem]:
     """The conversation up to a response that was stored, with it."""
-    if response_id is None:
+    if not response_id:
         return []
     found = await service.in_thread(lambda: service.responses.items(tenant, response_id))
     if found is None:
@@ -103,17 +104,17 @@ async def _earlier(service: Service, tenant: str, response_id: str | None) -> li
 
 async def _resolved(service: Service, tenant: str, items: Sequence[InputItem]) -> list[InputItem]:
     """With the stored items that references name. Raises ApiError for those that are not there."""
-    if all(item.type != "item_reference" for item in items):
-        return list(items)
+    wanted = [item.id for item in items if item.type == "item_reference" and item.id is not None]
     known: dict[str, InputItem] = {}
-    resolved = []
-    for item in items:
-        if item.type == "item_reference" and item.id is not None:
-            if item.id not in known:
-                known |= await _stored_items(service, tenant, item.id)
-            item = known[item.id]
-        resolved.append(item)
-    return resolved
+    n_conversations = 0
+    for item_id in reversed(wanted):  # the conversation of the last one has those before it
+        if item_id in known:
+            continue
+        n_conversations += 1
+        if n_conversations > _MAX_CONVERSATIONS:
+            raise ApiError(400, "input refers to items of too many conversations: send the items", param="input")
+        known |= await _stored_items(service, tenant, item_id)
+    return [known.get(item.id or "", item) if item.type == "item_reference" else item for item in items]
 
 
 async def _stored_items(service: Service, tenant: str, item_id: str) -> dict[str, InputItem]:
