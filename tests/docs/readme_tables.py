@@ -9,13 +9,15 @@ from pathlib import Path
 import typer.main
 
 from deepseek.cli.app import app
+from deepseek.training.keys import data_keys, markdown, run_keys
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # where it runs as a script
 from test_architecture import LAYERS, NEEDS_TORCH
 
 ROOT = Path(__file__).parent.parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
-WITH_TABLES = (*READMES, ROOT / "docs" / "benchmarks.md", ROOT / "CONTRIBUTING.md")
+_KEYS = (ROOT / "docs" / "training.md", ROOT / "docs" / "data.md")
+WITH_TABLES = (*READMES, ROOT / "docs" / "benchmarks.md", ROOT / "CONTRIBUTING.md", *_KEYS)
 
 
 def verb_table() -> str:
@@ -49,7 +51,13 @@ def _numbered() -> Iterator[tuple[int, set[str]]]:
     return enumerate(reversed(LAYERS), 1)
 
 
-TABLES: dict[str, Callable[[], str]] = {"verbs": verb_table, "scripts": script_table, "layers": layer_list}
+TABLES: dict[str, Callable[[], str]] = {
+    "verbs": verb_table,
+    "scripts": script_table,
+    "layers": layer_list,
+    "run-keys": lambda: markdown(run_keys()),
+    "data-keys": lambda: markdown(data_keys()),
+}
 
 
 def with_tables(text: str) -> str:
