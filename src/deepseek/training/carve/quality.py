@@ -35,7 +35,7 @@ class Quality:
         if dense is not None:
             divergence = held_out_divergence(model, dense, self.held_out_wt, float32=True)
             assert divergence is not None
-            self.divergence[name] = divergence
+            self.divergence[name] = max(0.0, divergence)  # rounding may end just below
 
     def to_dict(self) -> dict[str, Any]:
         return {
