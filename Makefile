@@ -6,7 +6,7 @@ ARGS   ?=
 PIP     = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help serve chat test test-all lint types format clean
+.PHONY: help serve chat test test-all test-clients lint types format clean
 
 help:            ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ test: lint types  ## set up what tests need, then lint, types and tests (under 1
 
 test-all: lint types  ## the same with the slow tests
 	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-clients: $(VENV)/.base  ## drive real clients against a server (ARGS="codex langchain"; needs npm; tests/clients)
+	$(VENV)/bin/python tests/clients/run.py $(ARGS)
 
 lint: $(VENV)/.dev  ## ruff: style and import order
 	$(VENV)/bin/ruff check .

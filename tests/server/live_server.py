@@ -75,14 +75,14 @@ def events(response: httpx.Response) -> list[Any]:
     return [json.loads(item) for item in data[:-1]]
 
 
-def write_tiny_moe(folder: Path) -> Path:
-    """Random weights in the shape of V2-Lite, nothing at its default."""
+def write_tiny_moe(folder: Path, context: int = 2048) -> Path:
+    """Random weights in the shape of V2-Lite, nothing at its default. context: tokens, each of them a byte."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     from deepseek import AutoModel
     from model_cases import CASES
 
-    config = replace(CASES["v2-lite"], vocab_size=264, max_position_embeddings=2048, eos_token_ids=(END,))
+    config = replace(CASES["v2-lite"], vocab_size=264, max_position_embeddings=context, eos_token_ids=(END,))
     AutoModel.from_config(config, seed=3, std=0.3).save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))

@@ -1,0 +1,45 @@
+"""What the drivers share. Each check prints a JSON line, so that one that fails does not hide the others.
+
+The drivers run in the clients' own environments, which have none of this project's packages.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import subprocess
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+BASE_URL = os.environ["BASE_URL"]
+API_URL = f"{BASE_URL}/v1"
+MODEL = os.environ["MODEL"]
+API_KEY = os.environ["API_KEY"]
+
+
+def check(run: Callable[[], Any]) -> None:
+    """A decorator that runs the function at once, also a coroutine function."""
+    error = ""
+    try:
+        if inspect.iscoroutinefunction(run):
+            asyncio.run(run())
+        else:
+            run()
+    except Exception as caught:  # noqa: BLE001  (any failure of a client is the result)
+        traceback.print_exc()
+        error = f"{type(caught).__name__}: {caught}"[:500] or type(caught).__name__
+    print(json.dumps({"check": run.__name__, "error": error}), flush=True)
+
+
+def run_command(*command: str, seconds: float = 300, **variables: str) -> str:
+    """Standard output of a command-line client. Raises where it fails or prints nothing."""
+    environment = {**os.environ, **variables}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL
+    )
+    print(f"$ {' '.join(command)}\n{done.stdout}\n--- stderr ---\n{done.stderr}", flush=True)
+    if done.returncode:
+        raise RuntimeError(f"exit status {done.returncode}: {(done.stderr or done.stdout)[-400:]}")
+    assert done.stdout.strip(), "nothing was printed"
+    return done.stdout

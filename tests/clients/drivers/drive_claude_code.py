@@ -1,0 +1,32 @@
+"""Claude Code: a prompt, an answer as a stream of JSON, and the same session again."""
+
+import json
+
+from checks import API_KEY, BASE_URL, MODEL, check, run_command
+
+# The context of the model, as Claude Code asks its users to set it for models that it does not know.
+SETTINGS = {"ANTHROPIC_BASE_URL": BASE_URL, "ANTHROPIC_AUTH_TOKEN": API_KEY, "ANTHROPIC_MODEL": MODEL}
+SETTINGS |= {"ANTHROPIC_SMALL_FAST_MODEL": MODEL, "ANTHROPIC_DEFAULT_HAIKU_MODEL": MODEL}
+
+
+@check
+def prompt() -> None:
+    run_command("claude", "-p", "Say hello in one word.", **SETTINGS)
+
+
+@check
+def stream_json_and_continue() -> None:
+    form = ("--output-format", "stream-json", "--verbose")
+    output = run_command("claude", "-c", "-p", "And now goodbye in one word.", *form, **SETTINGS)
+    result = json.loads(output.splitlines()[-1])
+    assert result["type"] == "result"
+    assert not result["is_error"], result
+
+
+@check
+def tool_use() -> None:
+    allowed = ("--allowedTools", "Read", "--max-turns", "3", "--output-format", "json")
+    try:
+        run_command("claude", "-p", "Read the file hello.py and say what it does.", *allowed, **SETTINGS)
+    except RuntimeError as error:  # a small model may call tools until the turns are used up
+        assert "max_turns" in str(error)

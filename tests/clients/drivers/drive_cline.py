@@ -1,0 +1,18 @@
+"""Cline's CLI: a prompt and a task with tools, with an OpenAI-compatible server as provider."""
+
+from checks import API_KEY, API_URL, MODEL, check, run_command
+
+
+@check
+def set_up() -> None:
+    run_command("cline", "auth", "-p", "openai", "-k", API_KEY, "-m", MODEL, "-b", API_URL)
+
+
+@check
+def prompt() -> None:
+    run_command("cline", "--json", "--timeout", "200", "Say hello in one word.")
+
+
+@check
+def tool_use() -> None:
+    run_command("cline", "--json", "--timeout", "200", "Read the file hello.py and say what it does.")
