@@ -1,4 +1,4 @@
-"""A proxy between a client and the server that keeps what passes: each request with its body, each answer's beginning."""
+"""A proxy between a client and the server that keeps what passes: requests with bodies, the beginning of answers."""
 
 import http.client
 import json
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, body or None, self._passed_on(body))
             self._relay(connection.getresponse(), exchange)
-        except (ConnectionError, http.client.HTTPException):  # one of the two went away; the exchange says how far it was
+        except (ConnectionError, http.client.HTTPException):  # one of the two hung up
             self.close_connection = True
         finally:
             connection.close()

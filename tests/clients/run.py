@@ -1,7 +1,7 @@
 """Drives real clients against `deepseek serve`, records what they send, and writes the table of README.md.
 
-    python tests/clients/run.py                 every client
-    python tests/clients/run.py codex langchain these
+python tests/clients/run.py                 every client
+python tests/clients/run.py codex langchain these
 """
 
 import argparse
@@ -70,8 +70,8 @@ def _await_health(url: str, server: "subprocess.Popen[bytes]") -> None:
 
 def environment(client: Client, url: str, home: Path) -> dict[str, str]:
     """That of a fresh user account; hosts other than the server's are led to the proxy, which refuses them."""
-    other_hosts = {name: url for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")}
-    here = {name: "127.0.0.1,localhost" for name in ("NO_PROXY", "no_proxy")}
+    other_hosts = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), url)
+    here = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
     path = f"{client.folder / 'bin'}:{client.folder / 'node_modules' / '.bin'}:{os.environ['PATH']}"
     own = {"BASE_URL": url, "MODEL": MODEL, "API_KEY": "local-key", "CLIENT_FOLDER": str(client.folder)}
     return {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8", "TERM": "dumb", **QUIET, **other_hosts, **here, **own}
@@ -88,8 +88,8 @@ def drive(client: Client, server_url: str) -> dict[str, Any]:
             checks, note = _run_driver(client, kept, home, project)
         finally:
             _stop_left_behind(home)
-        paths = {str(home): "/home/user", str(project): "/home/user/project", scratch: "/home", kept.url: "http://server"}
-        paths[str(client.folder)] = "/opt/client"
+        paths = {str(home): "/home/user", str(project): "/home/user/project", str(client.folder): "/opt/client"}
+        paths |= {scratch: "/home", kept.url: "http://server"}
         requests = trimmed(kept.exchanges, paths)
     (client.folder / "exchanges.json").write_text(json.dumps([each.as_dict() for each in kept.exchanges], indent=1))
     if requests:

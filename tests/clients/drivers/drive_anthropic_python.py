@@ -52,9 +52,7 @@ def stream() -> None:
 def forced_tool_and_its_result() -> None:
     turns: list[Any] = [QUESTION]
     choice = {"type": "tool", "name": "get_weather"}
-    answer = client.messages.create(
-        model=MODEL, messages=turns, tools=[WEATHER], tool_choice=choice, max_tokens=60
-    )
+    answer = client.messages.create(model=MODEL, messages=turns, tools=[WEATHER], tool_choice=choice, max_tokens=60)
     call = next(block for block in answer.content if block.type == "tool_use")
     assert isinstance(call.input["city"], str)
     result = {"type": "tool_result", "tool_use_id": call.id, "content": [{"type": "text", "text": "Sunny."}]}

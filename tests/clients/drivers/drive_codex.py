@@ -33,4 +33,4 @@ def json_and_resume() -> None:
 
 @check
 def tool_use() -> None:
-    run_command("codex", "exec", "--skip-git-repo-check", "List the files here with a shell command.", LOCAL_KEY=API_KEY)
+    run_command("codex", "exec", "--skip-git-repo-check", "List the files here.", LOCAL_KEY=API_KEY)

@@ -5,12 +5,12 @@ import os
 from checks import API_KEY, API_URL, MODEL, check
 
 os.environ["OPENAI_API_KEY"] = API_KEY
-from haystack.components.agents import Agent  # noqa: E402
-from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder  # noqa: E402
-from haystack.components.generators.chat import OpenAIChatGenerator, OpenAIResponsesChatGenerator  # noqa: E402
-from haystack.dataclasses import ChatMessage, Document  # noqa: E402
-from haystack.tools import create_tool_from_function  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
+from haystack.components.agents import Agent
+from haystack.components.embedders import OpenAIDocumentEmbedder, OpenAITextEmbedder
+from haystack.components.generators.chat import OpenAIChatGenerator, OpenAIResponsesChatGenerator
+from haystack.dataclasses import ChatMessage, Document
+from haystack.tools import create_tool_from_function
+from pydantic import BaseModel
 
 
 class Person(BaseModel):

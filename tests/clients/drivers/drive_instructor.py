@@ -69,7 +69,8 @@ def partial_stream() -> None:
 
 
 def extract_from_messages(mode: Mode) -> None:
-    client = instructor.from_anthropic(anthropic.Anthropic(base_url=BASE_URL, api_key=API_KEY, max_retries=0), mode=mode)
+    bare = anthropic.Anthropic(base_url=BASE_URL, api_key=API_KEY, max_retries=0)
+    client = instructor.from_anthropic(bare, mode=mode)
     person = client.create(model=MODEL, messages=ASKED, response_model=Person, max_tokens=300, max_retries=3)
     assert isinstance(person, Person)
 

@@ -27,8 +27,8 @@ class Person(BaseModel):
 
 
 def complete(provider: str, messages: list[Any], **options: Any) -> Any:
-    place = {"api_base": PROVIDERS[provider], "api_key": API_KEY}
-    return litellm.completion(f"{provider}/{MODEL}", messages=messages, max_tokens=60, num_retries=0, **place, **options)
+    options = {"api_base": PROVIDERS[provider], "api_key": API_KEY, "max_tokens": 60, "num_retries": 0, **options}
+    return litellm.completion(f"{provider}/{MODEL}", messages=messages, **options)
 
 
 @check

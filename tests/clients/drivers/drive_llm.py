@@ -1,4 +1,4 @@
-"""The command `llm`: a prompt, the conversation continued, a schema, a tool, a template with a system prompt, embeddings."""
+"""The command `llm`: a prompt, the conversation continued, a schema, a tool."""
 
 import os
 from pathlib import Path

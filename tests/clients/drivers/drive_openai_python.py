@@ -112,7 +112,8 @@ def embeddings() -> None:
 def responses_with_history() -> None:
     first = client.responses.create(model=MODEL, instructions="Be brief.", input="Hello!", max_output_tokens=20)
     assert first.output_text
-    history: list[Any] = [{"role": "user", "content": "Hello!"}, *first.output, {"role": "user", "content": "Who are you?"}]
+    asked = [{"role": "user", "content": text} for text in ("Hello!", "Who are you?")]
+    history: list[Any] = [asked[0], *first.output, asked[1]]
     assert client.responses.create(model=MODEL, input=history, max_output_tokens=20).output_text
     linked = client.responses.create(
         model=MODEL, input="Say that again.", previous_response_id=first.id, max_output_tokens=20

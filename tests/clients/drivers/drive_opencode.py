@@ -1,4 +1,4 @@
-"""opencode: a prompt, the same session again, and a tool, with the provider that its documentation gives for local servers."""
+"""opencode: a prompt, the same session again, and a tool, set up as its documentation says for local servers."""
 
 import json
 import os
