@@ -168,3 +168,10 @@ def test_progress_is_told(tmp_path: Path) -> None:
     assert {label for label, *_ in said} >= {"loading weights"}
     label, done, total, unit = said[-1]
     assert (label, done, unit) == ("loading weights", total, "tensors")
+
+
+def test_transformers_names_of_type_and_device() -> None:
+    model = AutoModel.from_pretrained("smollm2", torch_dtype="bf16", device_map="cpu")
+    assert next(model.parameters()).dtype == torch.bfloat16
+    with pytest.raises(ConfigError, match="two names of one setting"):
+        AutoModel.from_pretrained("smollm2", dtype="float32", torch_dtype=torch.float16)

@@ -225,3 +225,10 @@ def test_nothing_else_is_needed(byte_level: Tokenizer, tmp_path: Path) -> None:
     alone.mkdir()
     shutil.copy(tmp_path / "tokenizer.json", alone)
     assert AutoTokenizer.from_pretrained(alone).encode("the fox") == byte_level.encode("the fox")
+
+
+def test_several_texts_at_once() -> None:
+    tokenizer = AutoTokenizer.from_pretrained("smollm2")
+    assert tokenizer.encode_batch(["one", "two three"]) == [tokenizer.encode("one"), tokenizer.encode("two three")]
+    with pytest.raises(TokenizerError, match="encode takes a text, not list; encode_batch takes several"):
+        tokenizer.encode(["one"])  # type: ignore[arg-type]

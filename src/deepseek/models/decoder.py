@@ -118,7 +118,7 @@ class Decoder(nn.Module):
 
 
 class Model(nn.Module):
-    """A language model, randomly initialised; `AutoModel` loads one. `.config` is its ModelConfig."""
+    """A language model. Its constructor leaves the weights random; `AutoModel` loads them. `.config`: its ModelConfig."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

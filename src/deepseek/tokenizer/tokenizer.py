@@ -112,6 +112,12 @@ class Tokenizer:
         ids = self._control.encode_literally(text)
         return [*self.added_around[0], *ids, *self.added_around[1]] if add_special_tokens else ids
 
+    def encode_batch(
+        self, texts: Iterable[str], *, add_special_tokens: bool = True, parse_special: bool = True
+    ) -> list[list[int]]:
+        """As `encode`, for each of several texts."""
+        return [self.encode(text, add_special_tokens=add_special_tokens, parse_special=parse_special) for text in texts]
+
     def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text of these ids, never tidied up. An id without a token (a padded row) prints nothing."""
         return self.stream(skip_special_tokens=skip_special_tokens).push_all(ids)
@@ -250,7 +256,8 @@ class Tokenizer:
 
 def _check_text(text: object) -> None:
     if not isinstance(text, str):
-        raise TokenizerError(f"encode takes a text, not {type(text).__name__}")
+        hint = "; encode_batch takes several" if isinstance(text, list | tuple) else ""
+        raise TokenizerError(f"encode takes a text, not {type(text).__name__}{hint}")
     try:
         text.encode()
     except UnicodeEncodeError:
