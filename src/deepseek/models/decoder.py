@@ -118,7 +118,7 @@ class Decoder(nn.Module):
 
 
 class Model(nn.Module):
-    """A language model. Its constructor leaves the weights random; `AutoModel` loads them. `.config`: its ModelConfig."""
+    """A language model, with random weights until `AutoModel` loads them. `.config` is its ModelConfig."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
