@@ -20,12 +20,24 @@ class TokenizerError(DeepseekError, ValueError):
     """A tokenizer or chat template is damaged, hostile or of an unknown kind."""
 
 
+class TooManyTokensError(TokenizerError):
+    """A text has more tokens than the caller takes. at_least: so many it has, perhaps more."""
+
+    def __init__(self, at_least: int) -> None:
+        super().__init__(f"the text has at least {at_least} tokens: shorten it")
+        self.at_least = at_least
+
+
 class HubError(DeepseekError, OSError):
     """A model could not be found, fetched or verified."""
 
 
 class GenerationError(DeepseekError, ValueError):
     """A request for text cannot be carried out as asked."""
+
+
+class ContextLengthError(GenerationError):
+    """A prompt does not fit into the context."""
 
 
 class DataError(DeepseekError, ValueError):

@@ -152,7 +152,7 @@ def test_the_context_is_a_limit() -> None:
     [
         ([[]], {}, "prompt is empty"),
         ("", {}, "prompt is empty"),
-        ([1] * 96, {}, r"96 tokens, but this engine takes 96 in all \(max_model_len\)"),
+        ([1] * 96, {}, "too long: 96 tokens > 95 maximum. The maximum context length is 96 tokens"),
         ([1, 11], {}, "token id 11 is outside the vocabulary of 11"),
         ([-1], {}, "token id -1"),
         ([1], {"max_token": 4}, r"unknown setting 'max_token'; did you mean max_tokens\?"),
@@ -160,7 +160,7 @@ def test_the_context_is_a_limit() -> None:
         ([1], {"max_new_tokens": 4, "max_tokens": 5}, "two names of one setting: give one of them"),
         ([1], {"params": 5}, "params must be SamplingParams, or its fields by name"),
         ([[1], [2]], {"params": [SamplingParams()]}, "there are 2 prompts and 1 params"),
-        ([1] * 97, {"max_tokens": 1}, r"97 tokens, but this engine takes 96 in all \(max_model_len\): shorten"),
+        ([1] * 97, {"max_tokens": 1}, r"97 tokens > 96 maximum.* is 96 tokens \(max_model_len\): shorten"),
         ([1], {"params": SamplingParams(), "seed": 4}, "not both: seed"),
         ([[1.5]], {}, "a text or a list of token ids"),
         ([1], {"priority": "high"}, "priority must be a whole number, not 'high'"),

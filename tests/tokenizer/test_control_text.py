@@ -102,13 +102,13 @@ def test_clean_chats_are_exactly_the_template(smollm2: Tokenizer, texts: list[st
 
 
 def test_the_twin_encodes_ordinary_text_alike(any_tokenizer: Tokenizer, texts: list[str]) -> None:
-    control = ControlText(any_tokenizer._backend)
+    control = ControlText(any_tokenizer._backend, any_tokenizer._slices)
     for text in texts[::3]:
         assert control.encode(text) == any_tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_literal_text_holds_no_control_token(any_tokenizer: Tokenizer) -> None:
-    tokens = ControlText(any_tokenizer._backend).tokens
+    tokens = ControlText(any_tokenizer._backend, any_tokenizer._slices).tokens
     for token, token_id in list(tokens.items())[:50]:
         ids = any_tokenizer.encode(f"a{token}b", add_special_tokens=False, parse_special=False)
         assert token_id in any_tokenizer.encode(f"a{token}b")

@@ -253,7 +253,7 @@ class Engine:
         ids = given.prompt_ids(prompt, self.tokenizer)
         scores = params.max_tokens == 1  # the one token is predicted from the whole context, and never read
         limit, vocab_size = self.max_model_len, self.model_config.vocab_size
-        given.check_prompt(ids, vocab_size, limit, scores=scores, fix=self._longer_prompts)
+        given.check_prompt(ids, vocab_size, limit, scores=scores, fix=self.longer_prompts)
         if params.stop and self.tokenizer is None:
             raise GenerationError("stop strings need an engine with a tokenizer; without one use stop_token_ids")
         if options.record_routing and self._routing is None:
@@ -277,7 +277,7 @@ class Engine:
         )
 
     @property
-    def _longer_prompts(self) -> str:
+    def longer_prompts(self) -> str:
         """How to fix a prompt that is too long."""
         model = self.model_config.max_position_embeddings
         if self.max_model_len >= model:

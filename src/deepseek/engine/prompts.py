@@ -6,7 +6,7 @@ from operator import index
 from typing import Any, Protocol
 
 from deepseek.engine.answer_text import TextDecoder
-from deepseek.errors import GenerationError
+from deepseek.errors import ContextLengthError, GenerationError
 from deepseek.sampling import SamplingParams
 from deepseek.sampling_fields import params_for_each
 
@@ -87,15 +87,21 @@ def check_prompt(ids: list[int], vocab_size: int, limit: int, *, scores: bool, f
     if not ids:
         raise GenerationError("the prompt is empty: it must have at least one token")
     if len(ids) > limit - (not scores):
-        generated = "" if scores else ", one of them generated"
-        raise GenerationError(
-            f"the prompt has {len(ids)} tokens, but this engine takes {limit} in all (max_model_len){generated}: {fix}"
-        )
+        raise context_error(str(len(ids)), limit, fix, scores=scores)
     wrong = next((token for token in ids if not 0 <= token < vocab_size), None)
     if wrong is not None:
         raise GenerationError(
             f"the prompt's token id {wrong} is outside the vocabulary of {vocab_size}: use this model's tokenizer"
         )
+
+
+def context_error(tokens: str, limit: int, fix: str, *, scores: bool = False) -> ContextLengthError:
+    """For a prompt of so many tokens. Clients look for "prompt is too long" and "maximum context length" in it."""
+    generated = "" if scores else ", one of them generated"
+    return ContextLengthError(
+        f"the prompt is too long: {tokens} tokens > {limit - (not scores)} maximum. The maximum context length is {limit} "
+        f"tokens (max_model_len){generated}: {fix}"
+    )
 
 
 def settle(params: Any, fields: dict[str, Any], count: int = 1) -> tuple[list[SamplingParams], RequestOptions]:

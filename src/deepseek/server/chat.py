@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _INTERNAL = frozenset((
     "messages", "tools", "add_generation_prompt", "continue_final_message", "chat_template", "limits", "trust_content",
+    "token_limit",
     "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token",
     "raise_exception", "strftime_now", "dict", "namespace", "range", "cycler", "joiner",
 ))  # fmt: skip
@@ -187,7 +188,7 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
 
     def make() -> tuple[list[int], SamplingParams]:
         nonlocal is_open
-        ids = chat_prompt(service, task)
+        ids = service.within_context(chat_prompt, service, task)
         is_open = names.reasoning is not None and _is_thinking(service, task, ids)
         structured = forced or task.structured  # where a call must come, the format has nothing to say
         return ids, _sampling(service, task, structured, is_open=is_open)
@@ -201,8 +202,11 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
     )  # fmt: skip
 
 
-def chat_prompt(service: "Service", task: ChatTask) -> list[int]:
-    """The prompt's ids. Raises TokenizerError or GenerationError for what the template does not take."""
+def chat_prompt(service: "Service", task: ChatTask, *, token_limit: int | None = None) -> list[int]:
+    """The prompt's ids. Raises TokenizerError or GenerationError for what the template does not take.
+
+    token_limit: as of `Tokenizer.encode_chat`; None where tokens are counted only.
+    """
     forbidden = sorted(_INTERNAL & task.template_values.keys())
     if forbidden:
         raise GenerationError(f"chat_template_kwargs cannot set {forbidden[0]!r}, which belongs to the server")
@@ -217,6 +221,7 @@ def chat_prompt(service: "Service", task: ChatTask) -> list[int]:
         add_generation_prompt=task.add_generation_prompt,
         continue_final_message=task.continue_final_message,
         chat_template=service.chat_template,
+        token_limit=token_limit,
         **task.template_values,
     )
 

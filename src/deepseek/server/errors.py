@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deepseek.engine.core import EngineFailure, QueueFull
-from deepseek.errors import DeepseekError
+from deepseek.errors import ContextLengthError, DeepseekError
 from deepseek.server.exhaustion import exhausted
 
 _KINDS = {
@@ -85,6 +85,8 @@ def as_api_error(error: Exception, *, retry_after: float = 1.0) -> ApiError:
         return lack
     if isinstance(error, EngineFailure):
         return ApiError(500, "the engine failed to carry out this request; the server's log says why", code="engine")
+    if isinstance(error, ContextLengthError):
+        return ApiError(400, str(error), code="context_length_exceeded")
     if isinstance(error, DeepseekError):
         message = _ENGINE_NAME.sub("structured_outputs", str(error))
         field = _FIELD.match(message)

@@ -15,13 +15,15 @@ _MARKS = (
 )
 
 
-def gap_prompt(tokenizer: "Tokenizer", prefix: str, suffix: str) -> list[int]:
+def gap_prompt(tokenizer: "Tokenizer", prefix: str, suffix: str, *, token_limit: int | None = None) -> list[int]:
     """Ids of a prompt that asks for what lies between. Raises GenerationError for a model that cannot."""
     for marks in _MARKS:
         begin, hole, end = (tokenizer.token_to_id(mark) for mark in marks)
         if begin is not None and hole is not None and end is not None:
             before, after = (
-                tokenizer.encode(text, add_special_tokens=False, parse_special=False) if text else []
+                tokenizer.encode(text, add_special_tokens=False, parse_special=False, token_limit=token_limit)
+                if text
+                else []
                 for text in (prefix, suffix)
             )
             return [*tokenizer.added_around[0], begin, *before, hole, *after, end]

@@ -22,7 +22,6 @@ from deepseek.server.many_prompts import finish
 if TYPE_CHECKING:
     from deepseek.server.generation import Wish
     from deepseek.server.service import Service
-    from deepseek.tokenizer.tokenizer import Tokenizer
 
 _BEFORE, _BETWEEN = "Text: ", "\nA question or search that this text answers:"
 _PARAMS = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
@@ -34,7 +33,7 @@ async def fit(service: "Service", query: str, document: str, wish: "Wish") -> tu
 
     def make() -> tuple[list[int], SamplingParams]:
         nonlocal n_query
-        before, asked = _ids(service.tokenizer, query, document)
+        before, asked = _ids(service, query, document)
         n_query = len(asked)
         return before + asked, _PARAMS
 
@@ -43,10 +42,12 @@ async def fit(service: "Service", query: str, document: str, wish: "Wish") -> tu
     return math.exp(math.fsum(logprobs[-n_query:]) / n_query), answer.prompt_tokens
 
 
-def _ids(tokenizer: "Tokenizer", query: str, document: str) -> tuple[list[int], list[int]]:
+def _ids(service: "Service", query: str, document: str) -> tuple[list[int], list[int]]:
     """Of what precedes the query, and of the query. Control tokens in either are text."""
     if not query.strip():
         raise GenerationError("a query must have at least one character that is no blank")
-    before = tokenizer.encode(f"{_BEFORE}{document}{_BETWEEN}", parse_special=False, add_special_tokens=False)
-    asked = tokenizer.encode(f" {query}", parse_special=False, add_special_tokens=False)
-    return [*tokenizer.added_around[0], *before], asked
+    before, asked = (
+        service.within_context(service.tokenizer.encode, text, parse_special=False, add_special_tokens=False)
+        for text in (f"{_BEFORE}{document}{_BETWEEN}", f" {query}")
+    )
+    return [*service.tokenizer.added_around[0], *before], asked

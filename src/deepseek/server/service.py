@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deepseek.errors import ConfigError
+from deepseek.engine.prompts import context_error
+from deepseek.errors import ConfigError, TooManyTokensError
 from deepseek.server import tool_prompt
 from deepseek.server.errors import ApiError
 from deepseek.server.metrics import Metrics
@@ -81,6 +82,14 @@ class Service:
     async def in_thread(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
         """The result of work that would hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._slow if slow else self._quick, work)
+
+    def within_context(self, encode: Callable[..., list[int]], *args: Any, **options: Any) -> list[int]:
+        """The ids of a prompt, by a method of the tokenizer. Raises ContextLengthError as soon as they are too many."""
+        limit = self.engine.max_model_len
+        try:
+            return encode(*args, **options, token_limit=limit)
+        except TooManyTokensError as error:
+            raise context_error(f"at least {error.at_least}", limit, self.engine.longer_prompts) from None
 
     def retry_after(self) -> float:
         """Seconds after which the queue has probably moved on."""

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from deepseek.errors import TokenizerError
+from deepseek.tokenizer.slices import Slices
 from deepseek.tokenizer.tokenizer_json import guarded, load_backend
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ _BREAKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 class ControlText:
     """The control tokens of one tokenizer, the marking of messages and the twin that takes text literally."""
 
-    def __init__(self, backend: "Backend") -> None:
+    def __init__(self, backend: "Backend", slices: Slices) -> None:
         self._backend = backend
+        self._slices = slices
         self.tokens: dict[str, int] = {
             token.content: token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
@@ -76,18 +78,22 @@ class ControlText:
             )  # fmt: skip
         return marked
 
-    def encode(self, text: str, breaker: str = "") -> list[int]:
-        """Ids of a rendered prompt: whole control tokens as tokens, broken ones as text. No bos or eos is added."""
+    def encode(self, text: str, breaker: str = "", limit: int | None = None) -> list[int]:
+        """Ids of a rendered prompt: whole control tokens as tokens, broken ones as text. No bos or eos is added.
+
+        limit: of tokens; TooManyTokensError is raised where there are more.
+        """
         twin = self._literal_twin()
+        self._slices.check_bytes(text.replace(breaker, "") if breaker else text, limit)
         text = self._every.sub(lambda match: self._spelling[match[0]], text)
-        return self._encode(twin, text.replace(breaker, "") if breaker else text)
+        return self._encode(twin, text.replace(breaker, "") if breaker else text, limit)
 
-    def encode_literally(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is a control token. No bos or eos is added."""
-        return self._encode(self._literal_twin(), text)
+    def encode_literally(self, text: str, limit: int | None = None) -> list[int]:
+        """Ids of a text in which nothing is a control token. No bos or eos is added. limit: as of `encode`."""
+        return self._encode(self._literal_twin(), text, limit)
 
-    def _encode(self, twin: "Backend", text: str) -> list[int]:
-        ids: list[int] = guarded(lambda: twin.encode(text, add_special_tokens=False).ids, "encode")
+    def _encode(self, twin: "Backend", text: str, limit: int | None) -> list[int]:
+        ids: list[int] = guarded(lambda: self._slices.encode(twin, text, limit), "encode")
         return [self._ids.get(token_id, token_id) for token_id in ids] if self._ids else ids
 
     def _mark(self, value: Any, breaker: str, pattern: re.Pattern[str]) -> Any:
@@ -133,7 +139,8 @@ def _matcher(tokens: Iterable[str]) -> re.Pattern[str]:
 
 def _collect_breakers(value: Any, used: set[str]) -> None:
     if isinstance(value, str):
-        used.update(re.findall("[\ufdd0-\ufdef]", value))
+        if not value.isascii():
+            used.update(breaker for breaker in _BREAKERS if breaker in value)
     elif isinstance(value, dict):
         for key, item in value.items():
             _collect_breakers(key, used)

@@ -5,10 +5,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deepseek.errors import TokenizerError
+from deepseek.errors import TokenizerError, TooManyTokensError
 from deepseek.tokenizer import chat_template as chat
 from deepseek.tokenizer.control_text import ControlText
 from deepseek.tokenizer.end_tokens import named_ends, without_exceptions
+from deepseek.tokenizer.slices import SLICE, Slices, ids_of
 from deepseek.tokenizer.special_tokens import decoder_tokens, extra_tokens, special_names
 from deepseek.tokenizer.stream import PieceRule, StreamDecoder, read_rule
 from deepseek.tokenizer.tokenizer_json import build_backend, check, guarded
@@ -43,6 +44,7 @@ class Tokenizer:
         self._rule: PieceRule = read_rule(spec.get("decoder"), where)
         self._backend = build_backend(spec, where)
         guarded(self._add_named_tokens, where)
+        self._slices = Slices.of(spec, self._backend, self._rule)
         added = self._backend.get_added_tokens_decoder()
         self.special_ids: frozenset[int] = frozenset(token_id for token_id, token in added.items() if token.special)
         self._cache: dict[int, bytes] = {}
@@ -99,18 +101,35 @@ class Tokenizer:
 
     # Text
 
-    def encode(self, text: str, *, add_special_tokens: bool = True, parse_special: bool = True) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,
+        parse_special: bool = True,
+        token_limit: int | None = None,
+    ) -> list[int]:
         """Ids exactly as Transformers gives them.
 
         `add_special_tokens` adds bos and eos where the post-processor says so; `add_bos_token` in a folder's
         `tokenizer_config.json` does nothing, as in Transformers 5. With `parse_special=False` no control token
-        comes out of the text itself, special or not: `<|im_end|>` and `<think>` are characters.
+        comes out of the text itself, special or not: `<|im_end|>` and `<think>` are characters. Raises
+        TooManyTokensError where there are more than `token_limit`, often without encoding all of the text.
         """
         _check_text(text)
+        if parse_special and len(text) <= SLICE:
+            ids = guarded(lambda: ids_of(self._backend, text, add_special_tokens=add_special_tokens), "encode")
+            if token_limit is not None and len(ids) > token_limit:
+                raise TooManyTokensError(len(ids))
+            return ids
+        before, behind = self.added_around if add_special_tokens else ([], [])
+        limit = None if token_limit is None else max(0, token_limit - len(before) - len(behind))
+        self._slices.check_bytes(text, limit)
         if parse_special:
-            return guarded(lambda: self._backend.encode(text, add_special_tokens=add_special_tokens).ids, "encode")
-        ids = self._control.encode_literally(text)
-        return [*self.added_around[0], *ids, *self.added_around[1]] if add_special_tokens else ids
+            ids = guarded(lambda: self._slices.encode(self._backend, text, limit), "encode")
+        else:
+            ids = self._control.encode_literally(text, limit)
+        return [*before, *ids, *behind] if add_special_tokens else ids
 
     def encode_batch(
         self, texts: Iterable[str], *, add_special_tokens: bool = True, parse_special: bool = True
@@ -166,12 +185,13 @@ class Tokenizer:
         chat_template: str | None = None,
         limits: chat.TemplateLimits | None = None,
         trust_content: bool = False,
+        token_limit: int | None = None,
         **template_kwargs: Any,
     ) -> list[int]:
         """The prompt as ids. Equal to Transformers' unless a message, tool or argument contains a control token's text.
 
         Such text becomes ordinary text, except `<think>` and `<tool_call>` (and their ends) in what an assistant said.
-        `trust_content=True` reads all of it as tokens, for data you wrote yourself.
+        `trust_content=True` reads all of it as tokens, for data you wrote yourself. `token_limit`: see `encode`.
         """
         template = self._choose(chat_template, tools)
         options: dict[str, Any] = {
@@ -182,13 +202,15 @@ class Tokenizer:
         }
         if trust_content:
             text = chat.render(template, messages, tools=tools, **options, **{**self._special, **template_kwargs})
-            return self.encode(text, add_special_tokens=False)
+            return self.encode(text, add_special_tokens=False, token_limit=token_limit)
         given = {"messages": chat.plain_messages(messages), "tools": chat.plain_tools(tools), **template_kwargs}
         breaker = self._control.breaker(template, given)
         marked = {key: self._control.mark(value, breaker) for key, value in given.items() if key != "messages"}
         marked["messages"] = self._control.mark_messages(given["messages"], breaker)
         text = chat.render(template, **{**self._special, **marked}, **options)
-        return self._control.encode(text, breaker) if breaker in text else self.encode(text, add_special_tokens=False)
+        if breaker in text:
+            return self._control.encode(text, breaker, token_limit)
+        return self.encode(text, add_special_tokens=False, token_limit=token_limit)
 
     # Files
 
@@ -206,7 +228,7 @@ class Tokenizer:
 
     @cached_property
     def _control(self) -> ControlText:
-        return ControlText(self._backend)
+        return ControlText(self._backend, self._slices)
 
     @cached_property
     def added_around(self) -> tuple[list[int], list[int]]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deepseek.errors import TokenizerError
+from deepseek.errors import DeepseekError, TokenizerError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -100,6 +100,8 @@ def guarded(work: Callable[[], _Result], where: str) -> _Result:
     """Run a call into the library; its errors and its Rust panics become `TokenizerError`."""
     try:
         return work()
+    except DeepseekError:
+        raise
     except Exception as error:
         raise TokenizerError(f"{where}: {error!s:.300}") from error
     except BaseException as error:

@@ -69,7 +69,7 @@ class _Work:
             if not isinstance(prompt, str):
                 return prompt, self._params
             if body.suffix is not None:
-                return gap_prompt(service.tokenizer, prompt, body.suffix), self._params
+                return service.within_context(gap_prompt, service.tokenizer, prompt, body.suffix), self._params
             return text_prompt(service, prompt, add_special_tokens=body.add_special_tokens), self._params
 
         wish = replace(self._wish, request_id=f"{self._wish.request_id}-{place}") if place else self._wish

@@ -72,7 +72,7 @@ def usage_of(*answers: Answer, reasoning_tokens: int | None = None) -> out.Usage
 def text_prompt(service: Service, text: str, *, add_special_tokens: bool) -> list[int]:
     """Its tokens. An empty text becomes the token that stands before a text, or after one, as at OpenAI's."""
     tokenizer = service.tokenizer
-    ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    ids = service.within_context(tokenizer.encode, text, add_special_tokens=add_special_tokens)
     if ids or text:
         return ids
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
