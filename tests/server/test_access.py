@@ -46,6 +46,17 @@ def test_every_route_but_health_and_page_needs_a_key(guarded: Live) -> None:
             for headers in ({}, bearer("sk-wrong"), {"x-api-key": "sk-alic"}, bearer("' OR 1=1 --")):
                 status = guarded.client.request(method, path, headers=headers).status_code
                 assert status == (200 if path in ("/health", "/ready") else 401), path
+    for path in ("/healthz", "/livez", "/readyz", "/ping", "//health/", "/v1/health"):
+        assert guarded.client.get(path).status_code == 200, path
+    for path in (
+        "/models",
+        "//v1/models",
+        "/v1/v1/models",
+        "/health/../v1/models",
+        "/studio/../v1/models",
+        "/v1/models/x",
+    ):
+        assert guarded.client.request("HEAD", path).status_code in (401, 404), path
     assert guarded.client.get("/").status_code == 200
 
 
@@ -79,7 +90,7 @@ def test_a_page_of_another_origin_is_kept_out_or_let_in(guarded: Live) -> None:
     preflight = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST",
                  "Access-Control-Request-Headers": "authorization"}  # fmt: skip
     answer = guarded.client.request("OPTIONS", "/v1/chat/completions", headers=preflight)
-    assert answer.status_code == 204
+    assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "https://app.example"
     assert answer.headers["access-control-allow-headers"] == "authorization"
     read = guarded.client.get("/health", headers={"Origin": "https://app.example"})
@@ -89,25 +100,84 @@ def test_a_page_of_another_origin_is_kept_out_or_let_in(guarded: Live) -> None:
     assert guarded.client.get("/health", headers={"Origin": guarded.url}).status_code == 200
 
 
-def test_hosts() -> None:
-    origins = Origins("127.0.0.1", ["api.example"], [])
-    for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000", "192.168.0.7", "api.example", "a.localhost"):
-        origins.check(host, None)
-    for host in (
-        None,
-        "",
-        "evil.example",
-        "127.0.0.1.evil.example:80",
-        "a b",
-        "localhost:8000:1",
-        "[::1",
-        "x@localhost",
-    ):
-        with pytest.raises(ApiError):
-            origins.check(host, None)
-    Origins("127.0.0.1", ["*"], []).check("evil.example", None)
-    with pytest.raises(ApiError):
-        origins.check("localhost", "http://localhost:3000")  # another port is another origin
+LOCAL_NAMES = (
+    "127.0.0.1:8000", "localhost:8000", "[::1]:8000", "192.168.0.7", "api.example", "a.localhost", "localhost.",
+    "host.docker.internal:8000", "deepseek:8000", "my_service", "mypc.local:8000", "MyPC.Local", "nas.lan",
+    "pc.home.arpa", "llm.default.svc.cluster.local", "gpu.corp", "a.ts.example.net", "box.internal.",
+)  # fmt: skip
+STRANGERS_NAMES = (
+    "evil.example", "127.0.0.1.evil.example:80", "local.evil.com", "localhost.evil.com", "evil.com.", "fritz.box",
+    "internal.com", "xlocal.com", "a.arpa", "ts.example.net.evil.com", "127.0.0.1.nip.io",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("own", ["127.0.0.1", "0.0.0.0"])
+def test_names_that_no_stranger_can_own_are_taken(own: str) -> None:
+    origins = Origins(own, ["api.example", "*.ts.example.net"], [])
+    for host in LOCAL_NAMES:
+        origins.check_host([host])
+    for host in STRANGERS_NAMES:
+        with pytest.raises(ApiError, match="--allowed-hosts"):
+            origins.check_host([host])
+    for malformed in ("", "a b", "localhost:8000:1", "[::1", "x@localhost", "localhost:port", "a/b"):
+        with pytest.raises(ApiError, match="a name or an address"):
+            origins.check_host([malformed])
+    Origins(own, ["*"], []).check_host(["evil.example"])
+
+
+def test_how_often_a_host_is_named() -> None:
+    origins = Origins("127.0.0.1", [], [])
+    origins.check_host([], "1.0")
+    with pytest.raises(ApiError, match="a name or an address"):
+        origins.check_host([])
+    with pytest.raises(ApiError, match="two Host headers"):
+        origins.check_host(["localhost", "localhost"])
+
+
+OWN_PAGES = (
+    "http://localhost:3000", "https://localhost", "http://127.0.0.1:5173", "http://[::1]:8080", "http://0.0.0.0:3000",
+    "http://tauri.localhost", "app://obsidian.md", "vscode-webview://1abc", "chrome-extension://abcdefgh",
+    "moz-extension://0d5a-11", "safari-web-extension://1B2C", "tauri://localhost", "capacitor://localhost",
+    "ionic://localhost", "file://", "http://nas.local:3000",
+)  # fmt: skip
+STRANGERS_PAGES = (
+    "https://evil.example", "null", "", "http://localhost.evil.example", "http://evil.example:8000",
+    "https://chrome-extension.evil.example", "http://127.0.0.1.evil.example", "http://nas.local.evil.example",
+    "http://192.168.0.9:3000", "localhost:3000", "http://localhost:3000/", "http://", "//localhost",
+    "javascript:alert(1)",
+)  # fmt: skip
+
+
+def test_pages_and_apps_of_this_machine_may_use_the_api() -> None:
+    origins = Origins("127.0.0.1", [], ["https://app.example/", "null"])
+    for origin in (*OWN_PAGES, "https://app.example"):
+        assert origins.check_origin(origin, "nas.local:8000"), origin
+    assert origins.check_origin("null", "localhost:8000")
+    strict = Origins("127.0.0.1", [], [])
+    for origin in STRANGERS_PAGES:
+        with pytest.raises(ApiError, match="may not use the API"):
+            strict.check_origin(origin, "nas.local:8000")
+    assert not strict.check_origin(None, "localhost")
+    assert not strict.check_origin("http://nas.local:8000", "nas.local:8000")
+
+
+def test_with_a_key_any_name_will_do(guarded: Live) -> None:
+    public = {"Host": "llm.example.com"}
+    assert guarded.client.get("/v1/models", headers={**public, **bearer("sk-alice")}).status_code == 200
+    assert guarded.client.get("/v1/models", headers={**public, **bearer("guess")}).status_code == 401
+
+
+def test_a_preflight_may_ask_for_the_private_network(tiny: Live) -> None:
+    asked = {
+        "Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+        "Access-Control-Request-Private-Network": "true",
+    }  # fmt: skip
+    answer = tiny.client.request("OPTIONS", "/v1/chat/completions", headers=asked)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-private-network"] == "true"
+    assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+    assert {"HEAD", "OPTIONS", "DELETE"} <= set(answer.headers["access-control-allow-methods"].split(", "))
 
 
 def test_quotas_by_a_clock() -> None:

@@ -99,8 +99,8 @@ def context_error(tokens: str, limit: int, fix: str, *, scores: bool = False) ->
     """For a prompt of so many tokens. Clients look for "prompt is too long" and "maximum context length" in it."""
     generated = "" if scores else ", one of them generated"
     return ContextLengthError(
-        f"the prompt is too long: {tokens} tokens > {limit - (not scores)} maximum. The maximum context length is {limit} "
-        f"tokens (max_model_len){generated}: {fix}"
+        f"the prompt is too long: {tokens} tokens > {limit - (not scores)} maximum. The maximum context length is "
+        f"{limit} tokens (max_model_len){generated}: {fix}"
     )
 
 

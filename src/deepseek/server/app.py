@@ -24,11 +24,13 @@ from deepseek.server.batches.desk import Desk
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.gate import RECORD, Gate
 from deepseek.server.openapi_document import REFUSED, describe
+from deepseek.server.paths import Paths
 from deepseek.server.protocol.refusals import refusal
 from deepseek.server.routes import (
     batches,
     chat,
     completions,
+    discovery,
     embeddings,
     files,
     health,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 ROUTERS = (
     health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
     ranking.router, tokens.router, status.router, studio.router, files.router, batches.router,
-    training.router,
+    training.router, discovery.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 
@@ -82,6 +84,7 @@ def build_app(
 
     app = FastAPI(
         title="deepseek", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, responses=REFUSED,
+        redirect_slashes=False,
         description="OpenAI's API with vLLM's extensions. Fields that are not listed are ignored; the answer's header "
         "x-ignored-fields names them.",
     )  # fmt: skip
@@ -93,7 +96,8 @@ def build_app(
     describe(app)
     for kind in (HTTPException, RequestValidationError, DeepseekError, EngineFailure):
         app.add_exception_handler(kind, _answer_error)
-    app.add_middleware(Gate, config=config, keys=keys, log=log, metrics=service.metrics)
+    app.state.paths = Paths([*app.routes, *(route for router in ROUTERS for route in router.routes)])
+    app.add_middleware(Gate, config=config, keys=keys, log=log, metrics=service.metrics, paths=app.state.paths)
     return app
 
 
@@ -102,7 +106,7 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         told = refusal(error.errors(), body_model(request.scope.get("route")))
     elif isinstance(error, HTTPException) and not isinstance(error, ApiError):
-        told = ApiError(error.status_code, _plain(error, request), headers=error.headers)
+        told = _plain(error, request)
     else:
         told = as_api_error(error, retry_after=service.retry_after())
     request.scope[RECORD].error = told.code or told.kind
@@ -114,12 +118,25 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     return response
 
 
-def _plain(error: HTTPException, request: Request) -> str:
+def _plain(error: HTTPException, request: Request) -> ApiError:
+    """The framework's own errors: no such path, no such method, a form that cannot be read."""
+    paths: Paths = request.app.state.paths
+    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if error.status_code == 405 and (methods := paths.methods(path)):
+        possible = " or ".join(method for method in methods if method not in ("HEAD", "OPTIONS"))
+        hint = f"{request.method} is not possible at {path!r:.200}: use {possible}"
+        return ApiError(405, hint, headers={"Allow": ", ".join(methods)})
     if error.status_code == 404:
-        return f"there is nothing at {request.scope['path']!r:.200}; GET /openapi.json lists what there is"
-    if error.status_code == 405:
-        return f"{request.method} is not possible here"
-    return str(error.detail)
+        return ApiError(404, f"there is nothing at {path!r:.200}: {_where_else(paths, path)}", code="not_found")
+    return ApiError(error.status_code, str(error.detail), headers=error.headers)
+
+
+def _where_else(paths: Paths, path: str) -> str:
+    if path.startswith("/api/"):
+        return "this server speaks OpenAI's and Anthropic's APIs at /v1, not Ollama's at /api; use the base address /v1"
+    if (similar := paths.similar(path)) is not None:
+        return f"did you mean {similar}?"
+    return "the API is at /v1, and GET /openapi.json describes it"
 
 
 def body_model(route: Any) -> type[BaseModel] | None:

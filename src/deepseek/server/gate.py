@@ -1,6 +1,6 @@
 """What every request passes before its route, and every answer on its way out.
 
-A request id; Host and Origin; the API key and what it may use; the length of the body and the time it may take; an
+A request id; the route that is meant; Host and Origin; HEAD and OPTIONS; the API key and what it may use; the body; an
 answer in the right envelope for every error; a line in the access log.
 """
 
@@ -21,6 +21,8 @@ from deepseek.server.access.keys import ApiKey, Keyring
 from deepseek.server.access.memory_reserve import MemoryReserve
 from deepseek.server.access.origins import Origins
 from deepseek.server.errors import ApiError, as_api_error, error_response
+from deepseek.server.paths import Paths
+from deepseek.server.request_body import whole_body
 
 if TYPE_CHECKING:
     from deepseek.server.metrics import Metrics
@@ -33,21 +35,30 @@ PRIORITY = "deepseek.priority"
 
 _log = logging.getLogger("deepseek.server")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_OPEN = frozenset(("/health", "/ready", "/"))
+_OPEN = frozenset(("/health", "/healthz", "/livez", "/ping", "/ready", "/readyz", "/"))
 _OPEN_BELOW = ("/studio/",)
-_QUIET = frozenset(("/health", "/ready", "/", "/metrics", "/v1/server/status", "/v1/training/runs"))
+_QUIET = _OPEN | {"/metrics", "/load", "/v1/server/status", "/v1/training/runs"}
+_ANTHROPIC = "/v1/messages"
 _FILES = "/v1/files"
 _FORM_BYTES = 64 * 1024  # of a form, beside the file in it
-_HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{0,1000}")
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9, _-]{0,4000}")
 
 
 class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(
-        self, app: ASGIApp, *, config: "ServerConfig", keys: Keyring, log: AccessLog | None, metrics: "Metrics"
+        self,
+        app: ASGIApp,
+        *,
+        config: "ServerConfig",
+        keys: Keyring,
+        log: AccessLog | None,
+        metrics: "Metrics",
+        paths: Paths,
     ) -> None:
         self._app = app
+        self._paths = paths
         self._metrics = metrics
         self._config = config
         self._keys = keys
@@ -59,16 +70,18 @@ class Gate:
         if scope["type"] != "http" or RECORD in scope:  # a request from within has passed: no client can set this
             await self._app(scope, receive, send)
             return
-        _leave_out_repetition(scope, self._config.root_path)
+        path = self._find_path(scope)
         begun = time.monotonic()
         headers = Headers(scope=scope)
         given_id = headers.get("x-request-id", "")
         request_id = given_id if _ID.fullmatch(given_id) else secrets.token_hex(16)
         client = scope.get("client")
         record = RequestRecord(request_id, client[0] if client else "", scope["method"], scope["path"][:200])
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the connection knows that it was HEAD, and leaves the body out
         scope[RECORD] = record
         try:
-            await self._pass(scope, headers, receive, Sender(send, record))
+            await self._pass(scope, path, headers, receive, Sender(send, record, headers, path))
         except asyncio.CancelledError:
             record.status = record.status or 499
             raise
@@ -76,20 +89,27 @@ class Gate:
             if record.status == 429:
                 self._metrics.rejected.inc()
             record.seconds = round(time.monotonic() - begun, 4)
-            if self._log is not None and not (record.path in _QUIET and record.status == 200):
+            if self._log is not None and not (path in _QUIET and record.status == 200):
                 self._log.write(record)
 
-    async def _pass(self, scope: Scope, headers: Headers, receive: Receive, send: "Sender") -> None:
+    def _find_path(self, scope: Scope) -> str:
+        """The path of the route that is meant, without the root path. It is put into the scope."""
+        root = self._config.root_path
+        if root and scope["path"].startswith(f"{root}{root}/"):  # a proxy before us may take the root path away or not
+            scope["path"] = scope["path"].removeprefix(root)
+            scope["raw_path"] = scope["raw_path"].removeprefix(root.encode())
+        path = self._paths.resolve(scope["path"].removeprefix(root))
+        scope["path"] = root + path
+        return path
+
+    async def _pass(self, scope: Scope, path: str, headers: Headers, receive: Receive, send: "Sender") -> None:
         key: ApiKey | None = None
         record: RequestRecord = scope[RECORD]
-        path = scope["path"].removeprefix(self._config.root_path) if self._config.root_path else scope["path"]
         try:
-            origin = headers.get("origin")
-            if self._origins.check(headers.get("host"), origin):
-                send.allow(origin or "")
-                if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                    await _preflight(headers)(scope, receive, send)
-                    return
+            self._check_origin(scope, headers, send)
+            if scope["method"] == "OPTIONS":
+                await self._options(path, headers)(scope, receive, send)
+                return
             if len(self._keys) and path not in _OPEN and not path.startswith(_OPEN_BELOW):
                 key = scope[KEY] = self._identified(headers, record)
                 if scope["method"] == "POST":
@@ -99,8 +119,7 @@ class Gate:
             if scope["method"] == "POST":
                 self._reserve.check()
             most = self._config.max_file_bytes + _FORM_BYTES if path == _FILES else self._config.max_body_bytes
-            limited = BodyLimit(receive, self._config, headers, most)
-            await self._app(scope, limited, send)
+            await self._app(scope, whole_body(receive, self._config, headers, most), send)
         except Exception as error:
             told = as_api_error(error)
             if told.status_code == 503:  # not a bug: no traceback, of which there could be thousands
@@ -115,6 +134,23 @@ class Gate:
             if key is not None:
                 key.quota.leave(record.prompt_tokens - record.cached_tokens + record.generated_tokens)
 
+    def _check_origin(self, scope: Scope, headers: Headers, send: "Sender") -> None:
+        """A key makes the check of Host superfluous: no page of a stranger knows it, whatever name it came by."""
+        if not len(self._keys):
+            self._origins.check_host(headers.getlist("host"), scope["http_version"])
+        origin = headers.get("origin")
+        if self._origins.check_origin(origin, headers.get("host", "")):
+            send.allow(origin or "")
+
+    def _options(self, path: str, headers: Headers) -> Response:
+        """What may be done at a path; for browsers, whether a page may do it."""
+        methods = self._paths.methods(path) or (["GET", "OPTIONS", "POST"] if path == "*" else [])
+        if "access-control-request-method" in headers:
+            return _preflight(headers)
+        if not methods:
+            raise ApiError(404, f"there is nothing at {path!r:.200}")
+        return Response(headers={"Allow": ", ".join(methods)})
+
     def _identified(self, headers: Headers, record: RequestRecord) -> ApiKey:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = self._keys.find(token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key"))
@@ -127,23 +163,18 @@ class Gate:
         return key
 
 
-def _leave_out_repetition(scope: Scope, root_path: str) -> None:
-    """The root path stands once in a request's path, whether the proxy before us took it away or left it there."""
-    if root_path and scope["path"].startswith(f"{root_path}{root_path}/"):
-        scope["path"] = scope["path"].removeprefix(root_path)
-        scope["raw_path"] = scope["raw_path"].removeprefix(root_path.encode())
-
-
 class Sender:
     """`send` that adds what every answer carries, and remembers its status."""
 
-    def __init__(self, send: Send, record: RequestRecord) -> None:
+    def __init__(self, send: Send, record: RequestRecord, headers: Headers, path: str) -> None:
         self._send = send
         self._record = record
         self._headers = [
             (b"x-request-id", record.request_id.encode()),
             (b"x-content-type-options", b"nosniff"),
         ]
+        if path.startswith(_ANTHROPIC) or "anthropic-version" in headers:
+            self._headers.append((b"request-id", record.request_id.encode()))
 
     @property
     def has_begun(self) -> bool:
@@ -153,7 +184,7 @@ class Sender:
         """CORS: a page of this origin may read the answer."""
         self._headers += [
             (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-expose-headers", b"x-request-id, retry-after, x-ignored-fields"),
+            (b"access-control-expose-headers", b"x-request-id, request-id, retry-after, x-ignored-fields"),
             (b"vary", b"Origin"),
         ]
 
@@ -170,56 +201,13 @@ def _without(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> Iterable[tu
 
 def _preflight(headers: Headers) -> Response:
     wanted = headers.get("access-control-request-headers", "")
-    return Response(
-        status_code=204,
+    answer = Response(
         headers={
-            "access-control-allow-methods": "GET, POST, DELETE",
+            "access-control-allow-methods": "GET, HEAD, OPTIONS, POST, DELETE",
             "access-control-allow-headers": wanted if _HEADER_NAMES.fullmatch(wanted) else "",
             "access-control-max-age": "600",
-        },
+        }
     )
-
-
-class BodyLimit:
-    """`receive` that ends with an error when the body is too long or takes too long to come.
-
-    most: bytes; where they are more than other bodies may have, there is as much more time for them as they come.
-    """
-
-    def __init__(self, receive: Receive, config: "ServerConfig", headers: Headers, most: int) -> None:
-        self._receive = receive
-        self._most = most
-        self._seconds = config.body_seconds
-        self._seconds_a_byte = config.body_seconds / config.max_body_bytes
-        self._begun = time.monotonic()
-        self._length = 0
-        self._is_whole = False
-        announced = headers.get("content-length", "0")
-        if announced.isdecimal() and len(announced) < 20:
-            self._length = int(announced)
-        self._check(self._length)
-        self._length = 0
-
-    async def __call__(self) -> Message:
-        if self._is_whole:
-            return await self._receive()
-        try:
-            until = self._begun + self._seconds + self._length * self._seconds_a_byte
-            async with asyncio.timeout(until - time.monotonic()):
-                message = await self._receive()
-        except TimeoutError:
-            raise ApiError(
-                408, f"the body did not come within {self._seconds:g} seconds", headers={"Connection": "close"}
-            ) from None
-        self._length += len(message.get("body", b""))
-        self._check(self._length)
-        self._is_whole = not message.get("more_body", False)
-        return message
-
-    def _check(self, length: int) -> None:
-        if length > self._most:
-            raise ApiError(
-                413, f"the body is longer than {self._most:,} bytes: send less, or raise --max-body-bytes "
-                "(for files --max-file-bytes)",
-                headers={"Connection": "close"},
-            )  # fmt: skip
+    if headers.get("access-control-request-private-network") == "true":
+        answer.headers["access-control-allow-private-network"] = "true"
+    return answer

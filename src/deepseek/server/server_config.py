@@ -130,7 +130,9 @@ class ServerConfig:
     api_key_file: str | None = _setting(
         None, ACCESS, "YAML file of keys with names, quotas and rate limits.", takes="FILE"
     )
-    allowed_hosts: tuple[str, ...] = _setting((), ACCESS, "Further names in the Host header; * for any.", takes="NAME")
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), ACCESS, "Further names in the Host header, such as *.example.com; * for any.", takes="NAME"
+    )
     allowed_origins: tuple[str, ...] = _setting(
         (), ACCESS, "Other web pages that may use the API; * for any.", takes="ORIGIN"
     )

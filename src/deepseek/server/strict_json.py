@@ -1,6 +1,7 @@
 """JSON of a request: bounded in depth before it is parsed, every name once, numbers finite."""
 
 import asyncio
+import codecs
 import json
 import logging
 import re
@@ -8,8 +9,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from deepseek.server.errors import ApiError
 from deepseek.server.gate import RECORD
@@ -28,11 +31,29 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
 class StrictRequest(Request):
-    """A request whose JSON is read by `parse`."""
+    """A request whose JSON is read by `parse`, whatever Content-Type says: `curl -d` says that it is a form.
+
+    No page of a stranger gains by that. Browsers send other types than JSON without asking first, but not without the
+    page's Origin, which has been checked by then.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        given = super().headers
+        self._content_type = given.get("content-type", "")
+        if not self._content_type.startswith("multipart/"):
+            others = [header for header in given.raw if header[0] != b"content-type"]
+            self._headers = Headers(raw=[*others, (b"content-type", b"application/json")])
 
     async def json(self) -> Any:
         data = await self.body()
-        return parse(data) if len(data) < _LONG else await asyncio.to_thread(parse, data)
+        try:
+            return parse(data) if len(data) < _LONG else await asyncio.to_thread(parse, data)
+        except ApiError as error:
+            if error.code == "invalid_json" and "json" not in self._content_type:
+                message = f"{error.message} (Content-Type says {self._content_type!r:.100})"
+                raise ApiError(400, message, code=error.code) from None
+            raise
 
 
 class StrictRoute(APIRoute):
@@ -64,6 +85,9 @@ def report_ignored(request: Request, response: Response) -> None:
 
 def parse(data: bytes) -> Any:
     """Raises ApiError with status 400 saying what is wrong."""
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
+        raise _wrong("it is not encoded in UTF-8, but perhaps in UTF-16: send UTF-8")
     _check_bounds(data)
     try:
         value = json.loads(
@@ -93,6 +117,8 @@ def _check_bounds(data: bytes) -> None:
     items = sum(data.count(mark) for mark in (b'"', b",", b"{", b"["))
     if items > MOST_ITEMS:
         raise ApiError(413, f"the body has {items:,} JSON values and names, more than {MOST_ITEMS:,}: send less")
+    if data.count(b"{") + data.count(b"[") <= MOST_DEPTH:
+        return
     depth = deepest = 0
     for bracket in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
         depth += 1 if bracket in b"{[" else -1

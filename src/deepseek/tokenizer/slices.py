@@ -103,7 +103,7 @@ class Slices:
     def check_bytes(self, text: str, limit: int | None) -> None:
         """Raises TooManyTokensError for what cannot fit, however it is cut into tokens."""
         if limit is not None and len(text) > SLICE and self.longest is not None:
-            least = -(-len(text.encode().translate(None, self._unknown_bytes)) // self.longest)
+            least = -(-len(text.encode().translate(None, self._unknown_bytes or b"")) // self.longest)
             if least > limit:
                 raise TooManyTokensError(least)
 
