@@ -1,6 +1,7 @@
 """The rule for request bodies: what changes nothing is ignored and listed, what would change the answer is refused."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,12 @@ def test_ignored_fields_are_counted_under_names_that_the_server_knows(tiny: Live
     assert 'deepseek:request_fields_ignored_total{field="prompt_cache_key"}' in text
     assert 'deepseek:request_fields_ignored_total{field="other"}' in text
     assert "another_odd_one" not in text
+
+
+def test_ignored_fields_are_in_the_debug_log(tiny: Live, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "deepseek.server"):
+        tiny.chat("hi", max_tokens=1, store=True, odd=1)
+    assert any(record.getMessage().endswith("ignored store, odd") for record in caplog.records)
 
 
 def test_a_strict_server(strict: Live) -> None:

@@ -40,6 +40,16 @@ def require_free_port(host: str, port: int) -> None:
         raise ConfigError(f"cannot listen on {host}, port {port} ({reason}): {other}") from None
 
 
+def _print_debug_messages() -> None:
+    """Ours alone: the libraries' would drown them."""
+    log = logging.getLogger("deepseek")
+    log.setLevel(logging.DEBUG)
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        log.addHandler(handler)
+
+
 class Server(uvicorn.Server):
     """on_started: called with the address once the server listens."""
 
@@ -47,6 +57,8 @@ class Server(uvicorn.Server):
         self, app: "FastAPI", config: "ServerConfig", on_started: Callable[[str], None] = lambda address: None
     ) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # it warns of every malformed request
+        if config.log_level == "debug":
+            _print_debug_messages()
         super().__init__(
             uvicorn.Config(
                 app, host=config.host, port=config.port, http=Connection, ws="none", loop=_loop(), lifespan="on",

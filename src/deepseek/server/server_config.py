@@ -25,6 +25,7 @@ ACCESS, LIMITS, STORE, LOGS = (
 )
 """Panels of the help, in the order of the first setting of each."""
 AccessLog = Literal["auto", "json", "off"]
+LogLevel = Literal["debug", "warning"]
 CacheType = Literal["f16", "q8_0"]
 _CACHE_DTYPES: dict[str, CacheDtype] = {"f16": "f16", "q8_0": "int8"}
 GenerationConfig = Literal["auto", "off"]
@@ -162,6 +163,10 @@ class ServerConfig:
     max_batch_lines: int = _setting(50_000, STORE, "Requests in a batch.")
 
     access_log: AccessLog = _setting("auto", LOGS, "A JSON line a request on stderr; auto: where that is no terminal.")
+
+    log_level: LogLevel = _setting(
+        "warning", LOGS, "Messages on stderr; debug: also which fields of each request were ignored."
+    )
 
     otlp_traces_endpoint: str | None = _setting(
         None, LOGS, "Where OpenTelemetry traces go, such as http://localhost:4318/v1/traces; extra: telemetry.",
