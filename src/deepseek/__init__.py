@@ -4,9 +4,9 @@ Importing this package loads neither PyTorch nor NumPy, so that a command answer
 """
 
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if _TYPE_CHECKING:
+TYPE_CHECKING = False  # type checkers know the name; until Ctrl-C is handled, as little as possible is imported
+if TYPE_CHECKING:
     from deepseek.client import AsyncClient as AsyncClient
     from deepseek.client import Client as Client
     from deepseek.client import ClientError as ClientError

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,19 +64,47 @@ def test_a_byte_order_mark_is_no_text(monkeypatch: pytest.MonkeyPatch, tmp_path:
         assert streams.read_stdin() == "hello"
 
 
-@pytest.mark.parametrize("after", [0.0, 0.15, 0.4])
-def test_ctrl_c_is_never_a_traceback(after: float) -> None:
-    """From the moment that our code runs: the process says so by opening its marker."""
-    code = "import os, sys; os.write(1, b'!'); sys.argv[1:] = ['chat']; from deepseek.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+INTERRUPTED_AT = """
+import os, signal, sys
+from deepseek.cli import main
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[1:] = {words!r}
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("deepseek.cli.app", ["chat"]),
+        ("rich.console", ["chat"]),
+        ("deepseek.engine.engine", ["generate", "-p", "hi"]),
+        ("deepseek.profiler.measurement", ["bench"]),
+    ],
+)
+def test_ctrl_c_is_never_a_traceback(module: str, words: list[str]) -> None:
+    """Also where it comes while modules are imported, before and within a verb."""
+    code = INTERRUPTED_AT.format(module=module, words=words)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+
+
+def test_ctrl_c_keeps_the_answer_so_far_and_says_so() -> None:
+    words = ["chat", "smollm2", "-p", "Tell me a long story about the sea.", "--max-tokens", "2000"]
+    process = subprocess.Popen([*DEEPSEEK, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
-    process.stdout.read(1)
-    time.sleep(0.03 + after)
+    first = process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (130, b"interrupted\n")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert first.strip()
+    assert out.endswith(b"\n")
+    assert err.endswith(b"interrupted\n")
+    assert b"Traceback" not in err
 
 
 def test_without_a_home_the_cache_is_a_private_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
