@@ -184,7 +184,7 @@ def test_files(server: Live, client: openai.OpenAI) -> None:
         ({"purpose": "batch"}, ("a", b""), 400, "empty"),
         ({"purpose": "fine-tune"}, ("a", b"x"), 400, "purpose must be batch"),
         ({}, ("a", b"x"), 400, "purpose must be batch"),
-        ({"purpose": "batch", "colour": "red"}, ("a", b"x"), 400, "colour is not a known field"),
+        ({"purpose": ["batch", "batch"]}, ("a", b"x"), 400, "purpose is given twice"),
         ({"purpose": "batch", "expires_after[seconds]": "-1"}, ("a", b"x"), 400, "expires_after"),
     ],
 )

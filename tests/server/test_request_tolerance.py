@@ -281,6 +281,14 @@ def test_ignored_fields_are_in_the_debug_log(tiny: Live, caplog: pytest.LogCaptu
     assert any(record.getMessage().endswith("ignored store, odd") for record in caplog.records)
 
 
+def test_unknown_fields_of_forms_and_addresses_follow_the_rule(tiny: Live, strict: Live) -> None:
+    stored = tiny.post("/v1/responses", {"input": "hi", "max_output_tokens": 1}).json()["id"]
+    found = tiny.client.get(f"/v1/responses/{stored}?include[]=x&stream=false&include_obfuscation=false")
+    assert found.status_code == 200
+    assert found.headers["x-ignored-fields"] == "include[], stream, include_obfuscation"
+    assert strict.client.get("/v1/responses/x?include=x").json()["error"]["param"] == "include"
+
+
 def test_a_strict_server(strict: Live) -> None:
     refused = strict.chat("hi", temprature=1)
     assert refused.status_code == 400

@@ -70,6 +70,14 @@ def current() -> IgnoredFields:
     return _current.get() or IgnoredFields()
 
 
+def ignore_unknown(name: str) -> bool:
+    """A field of a form or an address that nobody knows; False: this server is strict, refuse it."""
+    fields = current()
+    if not fields.strict:
+        fields.add(name, known=False)
+    return not fields.strict
+
+
 def ignore(name: str) -> None:
     """A field that this server knows and that changes nothing here, such as an effort for a model without reasoning."""
     current().add(name, known=True)

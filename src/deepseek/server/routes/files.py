@@ -14,6 +14,7 @@ from deepseek.server.errors import ApiError
 from deepseek.server.gate import KEY
 from deepseek.server.openapi_document import answers_object
 from deepseek.server.protocol.batches import HOUR
+from deepseek.server.protocol.ignored_fields import ignore_unknown
 from deepseek.server.routes.shared import json_response, new_router, serving
 
 router = new_router("files")
@@ -63,6 +64,8 @@ async def upload(request: Request) -> Response:
 def _checked(form: FormData, most_bytes: int) -> tuple[UploadFile, int | None]:
     """The file, and after how many seconds it expires."""
     for name in form:
+        if name not in _FIELDS and ignore_unknown(name):
+            continue
         if name not in _FIELDS or len(form.getlist(name)) > 1:
             what = "is given twice" if name in _FIELDS else "is not a known field: leave it out"
             raise ApiError(400, f"{name:.100} {what}", param=f"{name:.100}", code="unknown_field")

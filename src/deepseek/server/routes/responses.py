@@ -20,6 +20,7 @@ from deepseek.server.openapi_document import answers_object, answers_with
 from deepseek.server.protocol import response_events as out
 from deepseek.server.protocol.answers import encode
 from deepseek.server.protocol.fields import length_limit, sampling_params
+from deepseek.server.protocol.ignored_fields import ignore_unknown
 from deepseek.server.protocol.response_input import InputItem, read_items
 from deepseek.server.protocol.responses import NamedTool, ResponsesRequest
 from deepseek.server.reasoning_switch import usable_budget, with_effort
@@ -65,8 +66,9 @@ async def create(body: ResponsesRequest, request: Request) -> Response:
 async def retrieve(response_id: str, request: Request) -> Response:
     """A response that was stored."""
     service = serving(request)
-    if request.query_params:
-        name = next(iter(request.query_params))
+    for name, value in request.query_params.items():
+        if (name != "stream" or value.lower() in ("false", "0")) and ignore_unknown(name):
+            continue
         raise ApiError(400, f"{name!r:.100} is not supported here: leave it out", param=name[:100])
     tenant = tenant_of(request)
     found = await service.in_thread(lambda: service.responses.response(tenant, response_id))
