@@ -19,10 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepseek.server.access.access_log import AccessLog, RequestRecord
 from deepseek.server.access.keys import ApiKey, Keyring
 from deepseek.server.access.memory_reserve import MemoryReserve
+from deepseek.server.access.memory_return import MemoryReturn
 from deepseek.server.access.origins import Origins
 from deepseek.server.errors import ApiError, as_api_error, error_response
 from deepseek.server.paths import Paths
-from deepseek.server.request_body import whole_body
+from deepseek.server.request_body import BodyLimit, Decompressed, whole_body
 
 if TYPE_CHECKING:
     from deepseek.server.metrics import Metrics
@@ -64,6 +65,7 @@ class Gate:
         self._keys = keys
         self._log = log
         self._reserve = MemoryReserve()
+        self._memory = MemoryReturn()
         self._origins = Origins(config.host, config.allowed_hosts, config.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,6 +106,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, path: str, headers: Headers, receive: Receive, send: "Sender") -> None:
         key: ApiKey | None = None
+        body: BodyLimit | Decompressed | None = None
         record: RequestRecord = scope[RECORD]
         try:
             self._check_origin(scope, headers, send)
@@ -119,7 +122,8 @@ class Gate:
             if scope["method"] == "POST":
                 self._reserve.check()
             most = self._config.max_file_bytes + _FORM_BYTES if path == _FILES else self._config.max_body_bytes
-            await self._app(scope, whole_body(receive, self._config, headers, most), send)
+            body = whole_body(receive, self._config, headers, most)
+            await self._app(scope, body, send)
         except Exception as error:
             told = as_api_error(error)
             if told.status_code == 503:  # not a bug: no traceback, of which there could be thousands
@@ -131,6 +135,7 @@ class Gate:
             record.error = told.code or told.kind
             await error_response(path, told)(scope, receive, send)
         finally:
+            self._memory.after(0 if body is None else body.length)
             if key is not None:
                 key.quota.leave(record.prompt_tokens - record.cached_tokens + record.generated_tokens)
 

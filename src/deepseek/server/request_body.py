@@ -18,7 +18,7 @@ _PIECE = 256 * 1024  # decompressed at a time, in about a millisecond
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
-def whole_body(receive: Receive, config: "ServerConfig", headers: Headers, most: int) -> Receive:
+def whole_body(receive: Receive, config: "ServerConfig", headers: Headers, most: int) -> "BodyLimit | Decompressed":
     """`receive` for a body of at most `most` bytes, decompressed. Raises ApiError for what it cannot read."""
     limited = BodyLimit(receive, config, headers, most)
     codings = [name.strip().lower() for value in headers.getlist("content-encoding") for name in value.split(",")]
@@ -45,27 +45,27 @@ class BodyLimit:
         self._seconds = config.body_seconds
         self._seconds_a_byte = config.body_seconds / config.max_body_bytes
         self._begun = time.monotonic()
-        self._length = 0
+        self.length = 0
         self._is_whole = False
         announced = headers.get("content-length", "0")
         if announced.isdecimal() and len(announced) < 20:
-            self._length = int(announced)
-        self.check(self._length)
-        self._length = 0
+            self.length = int(announced)
+        self.check(self.length)
+        self.length = 0
 
     async def __call__(self) -> Message:
         if self._is_whole:
             return await self._receive()
         try:
-            until = self._begun + self._seconds + self._length * self._seconds_a_byte
+            until = self._begun + self._seconds + self.length * self._seconds_a_byte
             async with asyncio.timeout(until - time.monotonic()):
                 message = await self._receive()
         except TimeoutError:
             raise ApiError(
                 408, f"the body did not come within {self._seconds:g} seconds", headers={"Connection": "close"}
             ) from None
-        self._length += len(message.get("body", b""))
-        self.check(self._length)
+        self.length += len(message.get("body", b""))
+        self.check(self.length)
         self._is_whole = not message.get("more_body", False)
         return message
 
@@ -88,7 +88,7 @@ class Decompressed:
         self._check = check
         self._reader = zlib.decompressobj(_GZIP if coding != "deflate" else _ZLIB)
         self._waiting = b""
-        self._length = 0
+        self.length = 0
         self._is_begun = self._is_last = self._is_whole = False
 
     async def __call__(self) -> Message:
@@ -102,8 +102,8 @@ class Decompressed:
                 self._waiting = message.get("body", b"")
                 self._is_last = not message.get("more_body", False)
             piece = self._decompress()
-            self._length += len(piece)
-            self._check(self._length)
+            self.length += len(piece)
+            self._check(self.length)
             self._is_whole = self._is_last and not self._waiting and len(piece) < _PIECE
             if self._is_whole and self._is_begun and not self._reader.eof:
                 raise self._broken("it ends early")
