@@ -37,6 +37,7 @@ from deepseek.server.routes import (
     messages,
     models,
     ranking,
+    response_inputs,
     responses,
     status,
     studio,
@@ -55,6 +56,7 @@ ROUTERS = (
     health.router, models.router, chat.router, completions.router, messages.router, responses.router, embeddings.router,
     ranking.router, tokens.router, status.router, studio.router, files.router, batches.router,
     training.router, discovery.router,
+    response_inputs.router,
 )  # fmt: skip
 _log = logging.getLogger("deepseek.server")
 

@@ -1,4 +1,4 @@
-"""POST /v1/responses; GET and DELETE /v1/responses/{id}."""
+"""POST /v1/responses and /v1/responses/input_tokens; GET and DELETE /v1/responses/{id}."""
 
 import secrets
 import time
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from deepseek.sampling import SamplingParams
 from deepseek.server import sse
-from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat
+from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat, chat_prompt
 from deepseek.server.errors import ApiError, as_api_error
 from deepseek.server.generation import Wish
 from deepseek.server.openapi_document import answers_object, answers_with
@@ -60,6 +60,19 @@ async def create(body: ResponsesRequest, request: Request) -> Response:
         return await telling.whole(await begin_chat(service, task))
 
     return await sse.whole(request, complete())
+
+
+@router.post(f"{PATH}/input_tokens", responses=answers_object("response.input_tokens", input_tokens="integer"))
+async def input_tokens(body: ResponsesRequest, request: Request) -> Response:
+    """How long the prompt of such a request would be."""
+    service = serving(request)
+    service.check_model(body.model)
+    tenant = tenant_of(request)
+    items = await _earlier(service, tenant, body.previous_response_id)
+    items += await _resolved(service, tenant, body.items)
+    task = _task(service, body, wish_for(request, ""), chat_messages(body.instructions, items))
+    ids = await service.in_thread(lambda: chat_prompt(service, task))
+    return json_response({"object": "response.input_tokens", "input_tokens": len(ids)})
 
 
 @router.get(f"{PATH}/{{response_id}}", responses=answers_with(out.ResponseAnswer))
