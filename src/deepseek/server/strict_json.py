@@ -94,7 +94,7 @@ def parse(data: bytes) -> Any:
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse, parse_float=_finite,
             parse_int=_whole,
         )  # fmt: skip
-        if _SURROGATE.search(data):
+        if b"\\u" in data and _SURROGATE.search(data):  # the first is much faster, in texts that are long
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except ApiError:
