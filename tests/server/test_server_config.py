@@ -156,7 +156,7 @@ def test_whole_numbers_may_have_units(text: str, number: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "1.5", "8x", "k", "8kk", "1e3"])
 def test_what_is_no_whole_number(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="is no whole number"):
+    with pytest.raises(typer.BadParameter, match="is not a whole number"):
         verb.whole_number(text)
 
 

@@ -127,7 +127,7 @@ def whole_number(text: str) -> int:
     """`8192`, `8k` (8,000), `8K` (8,192), `1.5G`: as vLLM reads them; bytes also as 4GB and 4GiB."""
     found = _WHOLE.fullmatch(text.strip().replace("_", "").replace(",", ""))
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no whole number, such as 8192, 8k or 4GiB")
+        raise typer.BadParameter(f"{text!r} is not a whole number, such as 8192, 8k or 4GiB")
     unit = found["unit"] or ""
     power = " kmgt".index(unit[:1].lower() or " ")
     base = 1000 if unit[1:].lower() == "b" or (unit[:1].islower() and not unit[1:]) else 1024
