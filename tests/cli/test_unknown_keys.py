@@ -17,7 +17,7 @@ from deepseek.errors import ConfigError
 from deepseek.models.auto import AutoModel
 
 LOADING = {"serve", "chat", "generate", "batch", "bench", "perplexity", "verify", "pack", "convert", "info"}
-LOADING |= {"carve", "train"}
+LOADING |= {"carve", "train", "evaluate"}
 OTHERS = {"models", "pull", "data"}
 
 TINY = ModelConfig(

@@ -59,6 +59,7 @@ SAME: dict[str, dict[str, Any]] = {
     "finetuned": {"rope__scaling__finetuned": True, "rope__scaling__original_context_length": 64},
     "attention factor 1": {"rope__scaling__attn_factor": 1.0},
     "alpha": {"rope__scaling__alpha": 1000.0},
+    "heads of no length": {"attention__key_length": 0},
     "a wide window": {"attention__sliding_window": 4096},
     "a narrow window, which llama.cpp does not read": {"attention__sliding_window": 8},
     "pooling": {"pooling_type": 0},

@@ -188,7 +188,7 @@ def head_dim_from_gguf(source: GgufSource) -> int:
     """Key length; llama.cpp's default is the hidden size over the heads."""
     reader = source.reader
     hidden, heads = reader.integer("embedding_length"), reader.per_layer_integer("attention.head_count")
-    head = int(reader.integer("attention.key_length", hidden // max(heads, 1)))
+    head = int(reader.integer("attention.key_length", 0) or hidden // max(heads, 1))
     reader.must_be("attention.value_length", head)
     reader.must_be("rope.dimension_count", head)
     return head

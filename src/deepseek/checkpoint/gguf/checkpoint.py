@@ -151,7 +151,7 @@ class GgufCheckpoint:
             if not allow_unknown and not self._is_spare(name, used):
                 raise CheckpointError(
                     f"{self.path}: unexpected tensor {name!r}: the architecture ({self.config.family}) has no such "
-                    "weight; allow unknown tensors (allow_unknown=True, --allow-unknown-keys) to pass over it"
+                    "weight; allow unknown tensors (--allow-unknown-keys, allow_unknown_keys=True) to pass over it"
                 )
             self.ignored.append(name)
         log_ignored(str(self.path), self.ignored)
