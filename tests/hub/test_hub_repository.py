@@ -331,6 +331,12 @@ def test_variant_picks_one_gguf(server: HubServer) -> None:
     assert resolve("org/quants:Q8_0", offline=True).path.read_bytes() == b"eight!"
 
 
+def test_a_projector_beside_a_model_is_no_variant(server: HubServer) -> None:
+    names = ("tiny-Q4_K_M.gguf", "mmproj-tiny-f16.gguf", "imatrix.gguf", "tiny.mmproj-Q8_0.gguf")
+    server.repos["org/sees"] = Repo.of({name: name.encode() for name in names})
+    assert resolve("org/sees").path.name == names[0]
+
+
 def test_config_alone_brings_no_weights_and_leaves_the_whole_to_be_fetched(
     repo: Repo, server: HubServer, files: dict[str, bytes]
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,7 +49,6 @@ def test_vocabulary_and_merges(pre: str, kind: str | None, texts: list[str], tmp
 
 
 def test_vocabulary_and_merges_split_as_in_transformers(texts: list[str], tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
     folder = split_up(published(tokenizer_from_gguf(byte_level_metadata("gpt-2")), tmp_path))
     (folder / "added_tokens.json").write_text('{"<|tool|>": 605}')
     theirs = transformers.GPT2Tokenizer.from_pretrained(folder)
@@ -232,3 +232,30 @@ def test_several_texts_at_once() -> None:
     assert tokenizer.encode_batch(["one", "two three"]) == [tokenizer.encode("one"), tokenizer.encode("two three")]
     with pytest.raises(TokenizerError, match="encode takes a text, not list; encode_batch takes several"):
         tokenizer.encode(["one"])  # type: ignore[arg-type]
+
+
+FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+MARKED = ["a <|im_end|> b", "<new>the", " the  <tool> x", "the  <|im_end|>  fox"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"added_tokens_decoder": {"605": {"content": "<tool>", **FLAGS, "special": False}}},
+        {"added_tokens_decoder": {"2": {"content": "<|im_end|>", **FLAGS, "lstrip": True, "rstrip": True}}},
+        {"extra_special_tokens": ["<new>", "<tool>"]},
+        {"extra_special_tokens": {"image_token": "<new>"}},
+        {"additional_special_tokens": ["<new>"], "extra_special_tokens": ["<tool>"]},
+        {"eos_token": {"__type": "AddedToken", "content": "<|im_end|>", **FLAGS}},
+    ],
+)
+def test_added_tokens_of_the_config_as_in_transformers(
+    config: dict[str, Any], byte_level: Tokenizer, tmp_path: Path
+) -> None:
+    folder = published(byte_level, tmp_path, **config)
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    for text in MARKED:
+        assert ours.encode(text) == theirs.encode(text)
+        assert ours.encode(text, parse_special=False) == ours.encode_chat(
+            [{"role": "user", "content": text}], chat_template="{{ messages[0].content }}"
+        )

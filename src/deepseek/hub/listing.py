@@ -14,6 +14,7 @@ from deepseek.hub.cache import in_units, safe_member
 PICKLE = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")
 _TEXT = (".json", ".jinja", ".txt", ".model", ".tiktoken")
 _TEMPLATE_FOLDER = "additional_chat_templates/"
+_NO_MODEL = re.compile(r"mmproj|imatrix|(^|[-._])(lora|adapter)([-._]|$)|^ggml-vocab")
 _SPLIT = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _MAX_TEXT_BYTES = 256 << 20  # the largest tokenizer.json of any known model is below 40 MB
 
@@ -54,7 +55,7 @@ class Selection:
 def select(listing: Listing, variant: str | None) -> Selection:
     """The files that the model needs. Raises HubError when there are none, or several to choose from."""
     weights = [file for file in listing.files if file.name.endswith(".safetensors") and "/" not in file.name]
-    ggufs = [file for file in listing.files if file.name.lower().endswith(".gguf")]
+    ggufs = [file for file in listing.files if is_gguf_model(file.name)]
     if variant is not None:
         chosen = _gguf_variant(listing.repo, ggufs, variant)
     elif weights:
@@ -64,6 +65,11 @@ def select(listing: Listing, variant: str | None) -> Selection:
     else:
         raise _no_weights(listing)
     return _checked(listing, Selection(files=chosen, single=chosen[0].name))
+
+
+def is_gguf_model(name: str) -> bool:
+    """By its name, as publishers choose them: not the projector for images or calibration data beside a model."""
+    return name.lower().endswith(".gguf") and _NO_MODEL.search(name.lower().rpartition("/")[2]) is None
 
 
 def config_alone(listing: Listing) -> Selection:

@@ -20,6 +20,7 @@ from deepseek.errors import HubError
 from deepseek.hub import record
 from deepseek.hub.cache import StorageError, cache_folder, disk_full, locked, offline_wanted, storage_faults
 from deepseek.hub.catalog import Pin, pin_of
+from deepseek.hub.listing import is_gguf_model
 from deepseek.hub.wheel import unpack
 from deepseek.progress import Report, silent
 
@@ -87,7 +88,7 @@ def model_in(folder: Path, package: str, file: str | None = None) -> Path:
         if file not in names:
             raise HubError(f"pypi:{package} holds no {file!r}; it holds: {', '.join(names) or 'no data'}")
         return folder / file
-    ggufs = [name for name in names if name.lower().endswith(".gguf")]
+    ggufs = [name for name in names if is_gguf_model(name)]
     folders = sorted({name.rpartition("/")[0] for name in names if name.endswith(".safetensors")})
     if len(ggufs) == 1:
         return folder / ggufs[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepseek.checkpoint.configuration import load_config
+from deepseek.checkpoint.file_kinds import is_gguf
 from deepseek.errors import DeepseekError
 from deepseek.profiler.comparison import DISTURBED, ROUNDS, Row, alternate
 from deepseek.profiler.perplexity import perplexity, score
@@ -76,7 +77,7 @@ def measure(
     for the perplexity of every side, see `perplexity`. Raises DeepseekError.
     """
     names: list[SideName] = [OURS, THEIRS] if against else [OURS]
-    if against and path.suffix != ".gguf":
+    if against and not is_gguf(path):
         raise DeepseekError(f"llama.cpp reads GGUF files and {path} is none: convert it first (deepseek convert)")
     allow = bool((settings or {}).get("allow_unknown_keys"))
     config = load_config(path, allow_unknown=allow)

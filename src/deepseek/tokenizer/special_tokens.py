@@ -22,7 +22,7 @@ def special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def extra_tokens(config: Mapping[str, Any], where: str) -> list[str]:
-    extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     extra = list(extra.values()) if isinstance(extra, dict) else extra
     if not isinstance(extra, list) or len(extra) > 100_000:
         raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
