@@ -14,13 +14,17 @@ INSTALL_SECONDS = 900
 
 @dataclass(frozen=True)
 class Client:
-    """One entry of versions.toml. driven: how the test uses it, for the table."""
+    """One entry of versions.toml. driven: how the test uses it, for the table.
+
+    pip_bare: packages to be installed without what they depend on. large: tested only where named.
+    """
 
     name: str
     driven: str
     npm: tuple[str, ...] = ()
     pip: tuple[str, ...] = ()
-    pip_options: tuple[str, ...] = ()
+    pip_bare: tuple[str, ...] = ()
+    large: bool = False
     seconds: int = 600
 
     @property
@@ -32,7 +36,7 @@ class Client:
         """The pinned packages, each as name and version."""
         return [
             package.replace("==", " ") if "==" in package else " ".join(package.rsplit("@", 1))
-            for package in (*self.npm, *self.pip)
+            for package in (*self.npm, *self.pip_bare, *self.pip)
             if "==" in package or package.rfind("@") > 0
         ]
 
@@ -54,7 +58,7 @@ def all_clients() -> list[Client]:
 def install(client: Client) -> None:
     """Does nothing where these versions are there already. Raises CalledProcessError or TimeoutExpired."""
     stamp = client.folder / "installed.json"
-    wanted = json.dumps([client.npm, client.pip, client.pip_options])
+    wanted = json.dumps([client.npm, client.pip, client.pip_bare])
     if stamp.exists() and stamp.read_text() == wanted:
         return
     client.folder.mkdir(parents=True, exist_ok=True)
@@ -79,4 +83,6 @@ def _install_pip(client: Client) -> None:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", client.folder], check=True, timeout=INSTALL_SECONDS)
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]
-    subprocess.run([*command, *client.pip_options, *client.pip], check=True, timeout=INSTALL_SECONDS)
+    subprocess.run([*command, *client.pip], check=True, timeout=INSTALL_SECONDS)
+    if client.pip_bare:
+        subprocess.run([*command, "--no-deps", *client.pip_bare], check=True, timeout=INSTALL_SECONDS)

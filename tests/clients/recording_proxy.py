@@ -1,4 +1,8 @@
-"""A proxy between a client and the server that keeps what passes: requests with bodies, the beginning of answers."""
+"""A proxy between a client and the server that keeps what passes: requests with bodies, the beginning of answers.
+
+It changes one thing, where a driver asks for it (PUT /force-tool/NAME): the next request that offers this tool gets a
+tool_choice of it, so that an agent makes its round with a call and its result also where a small model would not call.
+"""
 
 import http.client
 import json
@@ -41,12 +45,27 @@ class Recording:
     url: str
     exchanges: list[Exchange] = field(default_factory=list)
     elsewhere: set[str] = field(default_factory=set)
+    to_force: str | None = None
 
 
 def masked(headers: dict[str, str]) -> dict[str, str]:
     """Header names in lower case, with secrets hidden."""
     lower = {name.lower(): value for name, value in headers.items()}
     return {name: "***" if name in SECRET_HEADERS else value for name, value in lower.items()}
+
+
+FORCE_PATH = "/force-tool/"
+
+
+def forced(path: str, body: Any, tool: str | None) -> dict[str, Any] | None:
+    """The body with a tool_choice of this tool, in the words of the route; None where it does not offer the tool."""
+    tools = body.get("tools") if isinstance(body, dict) else None
+    if tool not in [each.get("function", each).get("name") for each in tools or []]:
+        return None
+    if "/messages" in path:
+        return {**body, "tool_choice": {"type": "tool", "name": tool}}
+    named = {"name": tool} if "/responses" in path else {"function": {"name": tool}}
+    return {**body, "tool_choice": {"type": "function", **named}}
 
 
 def _decoded(body: bytes) -> Any:
@@ -98,8 +117,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(urlsplit(self.path).netloc)
             return
         body = self._body()
+        if self.path.startswith(FORCE_PATH):
+            self.kept.to_force = self.path.removeprefix(FORCE_PATH)
+            self.send_response(204)
+            self.end_headers()
+            return
         exchange = Exchange(self.command, self.path, masked(dict(self.headers.items())), _decoded(body))
         self.kept.exchanges.append(exchange)
+        if (changed := forced(self.path, exchange.body, self.kept.to_force)) is not None:
+            self.kept.to_force, body = None, json.dumps(changed).encode()
         connection = http.client.HTTPConnection(self.host or "", self.port, timeout=600)
         try:
             connection.request(self.command, self.path, body or None, self._passed_on(body))

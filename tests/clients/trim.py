@@ -13,6 +13,7 @@ TEXT_LENGTHS = (400, 200, 100, 50, 25)
 TEXT_KEYS = {"text", "content", "description", "instructions", "system", "input", "prompt", "title", "output"}
 """Where long strings may be cut: everywhere else (patterns, arguments, images) a cut string means something else."""
 LEFT_OUT_HEADERS = {"host", "connection", "content-length"}
+DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -72,7 +73,7 @@ def _replaced(value: Any, paths: Mapping[str, str]) -> Any:
     text = json.dumps(value, ensure_ascii=False)
     for path, other in sorted(paths.items(), key=lambda item: -len(item[0])):
         text = text.replace(path, other)
-    return json.loads(UUID.sub("00000000-0000-4000-8000-000000000000", text))
+    return json.loads(UUID.sub("00000000-0000-4000-8000-000000000000", DIGEST.sub("0" * 64, text)))
 
 
 def _within(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:

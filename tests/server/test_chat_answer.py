@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deepseek.server.chat import ChatAnswer, Said
+from deepseek.server.forced_calls import CallsParser
 from deepseek.server.generation import Delta
 from deepseek.server.parsing import make_parser
 
@@ -70,3 +71,17 @@ def test_neighbours_of_a_kind_are_one_piece() -> None:
         return [piece.content or piece.reasoning or "call" for piece in said.pieces]
 
     assert asyncio.run(pieces()) == ["Let me see.", "It is ", "call"]
+
+
+def test_parts_of_one_call_in_a_step_are_one_part() -> None:
+    """As OpenAI sends them: some clients (instructor's partial answers) read the first part of a chunk only."""
+
+    async def parts(size: int) -> list[list[tuple[int, str | None, str]]]:
+        tokens = ['[{"name":"f","arguments":{"', "a", '":', "1", '}},{"name":"f","arguments":{"', "b", '":', "2}}]"]
+        ids = iter(["c0", "c1"])
+        scripted: Any = Scripted(size, tokens)
+        answer = ChatAnswer(scripted, [CallsParser(lambda: next(ids))], reasons=False, one_call=False)
+        steps = [said.tool_calls async for step in answer.steps() for said in step]
+        return [[(call.index, call.id, call.arguments) for call in calls] for calls in steps]
+
+    assert asyncio.run(parts(8)) == [[(0, "c0", '{"a":1}'), (1, "c1", '{"b":2}')]]

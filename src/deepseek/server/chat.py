@@ -167,12 +167,15 @@ class ChatAnswer:
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Neighbours of the same kind as one; parts of calls stay as they are."""
+    """Neighbors of the same kind as one: text, reasoning, parts of one call."""
     joined: list[Piece] = []
     for piece in pieces:
         last = joined[-1] if joined else Piece()
         if (last.content and piece.content) or (last.reasoning and piece.reasoning):
             joined[-1] = Piece(content=last.content + piece.content, reasoning=last.reasoning + piece.reasoning)
+        elif last.tool_call and piece.tool_call and last.tool_call.index == piece.tool_call.index:
+            arguments = last.tool_call.arguments + piece.tool_call.arguments
+            joined[-1] = Piece(tool_call=replace(last.tool_call, arguments=arguments))
         else:
             joined.append(piece)
     return joined

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import traceback
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,13 @@ def check(run: Callable[[], Any]) -> None:
         traceback.print_exc()
         error = f"{type(caught).__name__}: {caught}"[:500] or type(caught).__name__
     print(json.dumps({"check": run.__name__, "error": error}), flush=True)
+
+
+def force_tool(name: str) -> None:
+    """Makes the model call this tool in answer to the next request that offers it."""
+    request = urllib.request.Request(f"{BASE_URL}/force-tool/{name}", method="PUT")
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request):
+        pass
 
 
 def run_command(*command: str, seconds: float = 300, may_fail_with: str = "\0", **variables: str) -> str:

@@ -2,7 +2,7 @@
 
 import json
 
-from checks import API_KEY, BASE_URL, MODEL, check, run_command
+from checks import API_KEY, BASE_URL, MODEL, check, force_tool, run_command
 
 # The context of the model, as Claude Code asks its users to set it for models that it does not know.
 SETTINGS = {"ANTHROPIC_BASE_URL": BASE_URL, "ANTHROPIC_AUTH_TOKEN": API_KEY, "ANTHROPIC_MODEL": MODEL}
@@ -26,5 +26,6 @@ def stream_json_and_continue() -> None:
 @check
 def tool_use() -> None:
     allowed = ("--allowedTools", "Read", "--max-turns", "3", "--output-format", "json")
+    force_tool("Read")
     task = "Read the file hello.py and say what it does."
     run_command("claude", "-p", task, *allowed, may_fail_with="max_turns", **SETTINGS)

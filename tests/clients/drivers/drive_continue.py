@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from checks import API_KEY, API_URL, MODEL, check, run_command
+from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
 
 CONFIG = f"""
 name: Local
@@ -33,4 +33,5 @@ def resumed() -> None:
 
 @check
 def tool_use() -> None:
+    force_tool("Read")
     run_command("cn", "--config", str(config), "--auto", "-p", "Read the file hello.py and say what it does.")

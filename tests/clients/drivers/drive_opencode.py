@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from checks import API_KEY, API_URL, MODEL, check, run_command
+from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
 
 PROVIDER = {
     "npm": "@ai-sdk/openai-compatible",
@@ -30,4 +30,5 @@ def continued() -> None:
 
 @check
 def tool_use() -> None:
+    force_tool("read")
     run_command("opencode", "run", "--auto", "Read hello.py with the read tool and say what it does.")
