@@ -81,7 +81,6 @@ def tasks() -> None:
         body = {"model": MODEL, "messages": history, "prompt": "Hello!", "chat_id": "one"}
         ask(f"/api/v1/tasks/{task}/completions", body)
     ask("/api/v1/tasks/queries/completions", {"model": MODEL, "messages": history, "type": "web_search"})
-    ask("/api/v1/tasks/auto/completions", {"model": MODEL, "prompt": "The capital", "type": "search query"})
 
 
 @check

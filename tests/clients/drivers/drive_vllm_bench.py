@@ -11,9 +11,7 @@ alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
 bytes_only = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(alphabet)}, merges=[]))
 bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 bytes_only.decoder = decoders.ByteLevel()
-TOKENIZER = (
-    Path(os.environ["HOME"]) / "tokenizer"
-)  # it makes prompts of random tokens, and there is no network to fetch one
+TOKENIZER = Path(os.environ["HOME"]) / "tokenizer"  # for its random prompts; it cannot fetch another
 PreTrainedTokenizerFast(tokenizer_object=bytes_only, eos_token="!").save_pretrained(TOKENIZER)
 LENGTHS = ("--num-prompts", "2", "--random-input-len", "30", "--random-output-len", "8")
 
