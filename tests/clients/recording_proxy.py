@@ -60,7 +60,7 @@ FORCE_PATH = "/force-tool/"
 def forced(path: str, body: Any, tool: str | None) -> dict[str, Any] | None:
     """The body with a tool_choice of this tool, in the words of the route; None where it does not offer the tool."""
     tools = body.get("tools") if isinstance(body, dict) else None
-    if tool not in [each.get("function", each).get("name") for each in tools or []]:
+    if tool is None or tool not in [each.get("function", each).get("name") for each in tools or []]:
         return None
     if "/messages" in path:
         return {**body, "tool_choice": {"type": "tool", "name": tool}}
