@@ -169,3 +169,5 @@ def test_passes_count_every_stage_of_a_mixture(tmp_path: Path) -> None:
     facts = data_facts(folder, mixture, 3 * data_facts(folder, mixture, 0).train_tokens)
     assert facts.passes == (3.0,)
     assert "3 passes over the text" in str(facts)
+    assert "0.5 passes" in str(replace(facts, passes=(0.5,)))
+    assert "0.0041 to 1.5 passes" in str(replace(facts, passes=(1.52, 0.00412)))

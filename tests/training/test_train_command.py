@@ -74,6 +74,9 @@ def test_train_stop_resume_answer(tmp_path: Path, changes: tuple[str, ...]) -> N
     command_again = " ".join(command(changes)[1:])
     assert f"deepseek {command_again.split()[0]} {SMOKE} --out {folder} --set stage.steps=20" in told
     assert told.rstrip().endswith("--resume")
+    other = run(changes, "--out", str(folder), "--resume", "--set", "stage.steps=30")
+    assert "begun with another recipe (stage.steps: 20 -> 30)" in other.stderr
+    assert "routed experts" not in other.stderr
     done = run(changes, "--out", str(folder), "--resume", "--json")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)

@@ -149,7 +149,8 @@ class _Wanted:
         recipe = self._read(path, before)
         data, unchanged = data_of_run(recipe.data, begun.get("data"), report=report)
         if not unchanged:
-            err.print("recipe or text of the data have changed since the run began; it keeps the data it began with")
+            told = "recipe or text of the data have changed since the run began; it keeps the data it began with"
+            err.print(told, soft_wrap=True)
         trainer = Trainer(recipe, self.folder, data, report=report)
         if self._minutes is None or before:
             return trainer

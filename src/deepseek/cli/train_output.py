@@ -23,6 +23,7 @@ _MANY_PASSES = 8.0  # over the text, from which on a model learns it by heart mo
 def train_and_print(trainer: "Trainer", *, resume: bool, as_json: bool, command: str) -> None:
     """Run it; raises typer.Exit with 128 + the signal when it was stopped."""
     folder = trainer.run_folder.path
+    trainer.check_folder(resume)  # before the plan is printed, which would push the message out of sight
     if not as_json:
         data = {"described": f"{trainer.data_facts.folder}: {trainer.data_facts}"}
         err.print("\n".join(lines_of(trainer.recipe, trainer.plan, data)), markup=False, soft_wrap=True, style="dim")

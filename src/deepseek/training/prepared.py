@@ -39,10 +39,14 @@ class DataFacts:
         }
 
     def __str__(self) -> str:
-        most, least = (round(share, 1) for share in (self.passes[0], self.passes[-1]))
-        passes = f"{most:,g}" if most == least else f"{least:,g} to {most:,g}"
+        most, least = (_rounded(share) for share in (self.passes[0], self.passes[-1]))
+        passes = most if most == least else f"{least} to {most}"
         held_out = f"{self.held_out_tokens:,} held out" if self.held_out_tokens else "none held out"
         return f"{self.train_tokens:,} tokens to train on, {held_out}; {passes} passes over the text"
+
+
+def _rounded(share: float) -> str:
+    return f"{round(share, 1):,g}" if share >= 1 else f"{share:.2g}"
 
 
 def prepared_data(table: DataTable, *, report: Report = silent) -> Path:

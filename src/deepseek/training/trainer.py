@@ -78,7 +78,7 @@ class Trainer:
     def run(self, watcher: Watcher, *, resume: bool = False, stop: StopRequest | None = None) -> Outcome:
         """Train until the plan's end or until asked to stop; then the newest state is saved."""
         run, table = self.run_folder, self.recipe.training
-        self._check_folder(resume)
+        self.check_folder(resume)
         run.create()
         with ExitStack() as stack:
             try:
@@ -114,7 +114,7 @@ class Trainer:
         if fast == torch.float32 and DTYPES[precision] != fast:
             watcher.note(f"this processor imitates {precision}, many times slower than training.precision = float32")
 
-    def _check_folder(self, resume: bool) -> None:
+    def check_folder(self, resume: bool) -> None:
         """Raises ConfigError when the folder holds a run that this would not continue."""
         run = self.run_folder
         if not resume:

@@ -48,14 +48,14 @@ def files_identity(path: Path, wanted: Wanted | None = None) -> str:
     small = sum(stat.st_size for stat in stats) <= _HASHED_BYTES
     hasher = hashlib.sha256()
     for (name, file), stat in zip(files, stats, strict=True):
-        what = _content(file) if small else f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        what = _content(file, name) if small else f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
         hasher.update(f"{name}\0{what}\n".encode("utf-8", "surrogateescape"))
     return hasher.hexdigest()
 
 
-def _content(file: Path) -> str:
+def _content(file: Path, name: str) -> str:
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); change its permissions or exclude it") from None
+        raise DataError(f'{file}: cannot be read ({error.strerror}); or leave it out: exclude = ["{name}"]') from None
