@@ -108,22 +108,18 @@ def sent(target: Live, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("temperature", "0.5"), ("temperature", True), ("temperature", -0.1), ("temperature", 10**400 // 10**370),
-        ("max_tokens", -1), ("max_tokens", 0), ("max_tokens", 1.5), ("max_tokens", "7"), ("max_tokens", 10**12),
-        ("top_p", 0), ("top_p", 1.01), ("top_k", -2), ("min_p", 2), ("typical_p", 0), ("n", 0), ("n", 10**9),
-        ("seed", -1), ("seed", 2**63), ("presence_penalty", 3), ("frequency_penalty", -2.5), ("repetition_penalty", 0),
-        ("stop", ""), ("stop", [""]), ("stop", ["a"] * 100_000), ("stop", [1]), ("stop_token_ids", [-1]),
-        ("stop_token_ids", [264]), ("logit_bias", {"264": 1}), ("logit_bias", {"x": 1}), ("logit_bias", {"1": 1e6}),
-        ("logit_bias", {str(token): -100 for token in range(5000)}), ("allowed_token_ids", []), ("bad_words", [""]),
-        ("min_tokens", 3), ("priority", 1.5), ("cache_salt", 1), ("request_id", "a" * 200), ("user", 1),
-        ("top_logprobs", 5), ("stream_options", {"include_usage": True}), ("tool_choice", "required"), ("tools", {}),
-        ("routed_experts", "some"), ("response_format", {"type": "xml"}), ("response_format", {"type": "json_schema"}),
-        ("messages", []), ("messages", "hi"), ("messages", [{"role": "user"}]),
-        ("messages", [{"role": "robot", "content": "a"}]),
+        ("temperature", "hot"), ("temperature", True), ("temperature", -0.1), ("temperature", 10**400 // 10**370),
+        ("max_tokens", 1.5), ("max_tokens", "7.5"), ("max_tokens", True), ("top_p", 1.01), ("min_p", 2),
+        ("typical_p", 0), ("n", 0), ("n", 10**9), ("presence_penalty", 3), ("frequency_penalty", -2.5),
+        ("repetition_penalty", 0), ("stop", ["a"] * 100_000), ("stop", [1]), ("stop_token_ids", [-1]),
+        ("stop_token_ids", [264]), ("logit_bias", {"x": 1}), ("allowed_token_ids", []), ("bad_words", [""]),
+        ("min_tokens", 3), ("priority", 1.5), ("cache_salt", 1), ("request_id", "a" * 200),
+        ("tool_choice", "required"), ("tools", {}), ("routed_experts", "some"), ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema"}), ("messages", []), ("messages", "hi"),
+        ("messages", [{"role": "user"}]), ("messages", [{"role": "robot", "content": "a"}]),
         ("messages", [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]}]),
-        ("messages", [{"role": "user", "content": "a", "extra": 1}]), ("chat_template_kwargs", {"messages": []}),
-        ("functions", []), ("audio", {}), ("modalities", ["audio"]), ("unknown", None), ("store", True),
-        ("thinking_budget", -1), ("thinking_budget", 2.5),
+        ("chat_template_kwargs", {"messages": []}), ("audio", {"voice": "x"}), ("modalities", ["audio"]),
+        ("thinking_budget", 2.5), ("prompt", "hi"), ("system", "Be brief."), ("mirostat", 2),
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip
@@ -138,10 +134,30 @@ def test_fields_of_a_chat(target: Live, field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("prompt", ""), ("prompt", []), ("prompt", [[]]), ("prompt", [264]), ("prompt", [-1]), ("prompt", [2**31]),
+        ("temperature", "0.5"), ("max_tokens", 0), ("max_tokens", "7"), ("max_tokens", 10**12), ("max_tokens", -1),
+        ("top_p", 0), ("top_k", -2), ("top_k", 10**12), ("seed", -1), ("seed", 2**63), ("seed", -(2**70)),
+        ("stop", ""), ("stop", [""]), ("logit_bias", {"264": 1}), ("logit_bias", {"1": 1e6}),
+        ("logit_bias", {str(token): -100 for token in range(1000, 9000)}), ("user", 1), ("top_logprobs", 5),
+        ("top_logprobs", 10**9), ("stream_options", {"include_usage": True}), ("functions", []), ("audio", {}),
+        ("messages", [{"role": "user", "content": "a", "extra": 1}]), ("unknown", None), ("unknown", {"a": [1] * 99}),
+        ("store", True), ("thinking_budget", -1), ("\r\nx-evil", "1"), ("x" * 10_000, 1), ("\u202e", 1),
+    ],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_fields_of_a_chat_that_harm_nobody(target: Live, field: str, value: Any) -> None:
+    answer = target.post(CHAT, {**BODY, "stop": ["e"], field: value})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.headers.get("x-ignored-fields", "")) < 1100
+    assert "x-evil" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", []), ("prompt", [[]]), ("prompt", [264]), ("prompt", [-1]), ("prompt", [2**31]),
         ("prompt", ["a"] * 100_000), ("prompt", [True]), ("prompt", ["a", 1]), ("prompt", {}), ("prompt", None),
-        ("prompt", [1] * 3000), ("best_of", 10**9), ("logprobs", 10**6), ("logprobs", -1), ("suffix", "x"),
-        ("max_tokens", 0), ("messages", MESSAGES), ("echo", "yes"),
+        ("prompt", [1] * 3000), ("best_of", 10**9), ("logprobs", -2), ("suffix", "x"), ("messages", MESSAGES),
+        ("echo", "yes"), ("tools", [{}]),
     ],
     ids=lambda value: repr(value)[:30],
 )  # fmt: skip

@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from deepseek.server.protocol.chat import ChatCompletionRequest
 from deepseek.server.protocol.completions import CompletionRequest
 from deepseek.server.protocol.embeddings import EmbeddingRequest
-from deepseek.server.protocol.fields import sampling_params
+from deepseek.server.protocol.fields import SamplingFields, sampling_params
 from deepseek.server.protocol.ignored_fields import MAX_FIELDS, MAX_HEADER_CHARACTERS, IgnoredFields, collecting
 from deepseek.server.protocol.messages import MessagesRequest
 from deepseek.server.protocol.peer_fields import SAMPLING_REFUSED
 from deepseek.server.protocol.refusals import refusal
 from deepseek.server.protocol.responses import ResponsesRequest
+from deepseek.server.protocol.tolerance import RequestBody
 from live_server import Live, live, tiny_engine
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
-MINIMAL: list[tuple[type[BaseModel], dict[str, Any]]] = [
+MINIMAL: list[tuple[type[RequestBody], dict[str, Any]]] = [
     (ChatCompletionRequest, {"messages": HI}),
     (CompletionRequest, {"prompt": "hi"}),
     (ResponsesRequest, {"input": "hi"}),
@@ -159,6 +160,28 @@ def test_what_would_change_the_answer_is_refused_with_what_to_do_instead(name: s
     assert error.message.startswith(f"{name} is not supported: ")
 
 
+def test_sampling_that_one_api_has_is_not_lost_at_another() -> None:
+    """A field that says how to sample is never merely unknown, nor is one that makes the prompt."""
+    sampling = SamplingFields.shape
+    names = {*sampling.names, *sampling.aliases, *sampling.refused} - {"model", "user", "priority", "request_id"}
+    names -= {"routed_experts", "stream_options", "rid"}  # whether they were done can be seen
+    for model, _ in MINIMAL[:4]:
+        shape = model.shape
+        assert names - {*shape.names, *shape.aliases, *shape.refused, *shape.adapted} == set(), model
+
+
+@pytest.mark.parametrize("field", [{"logit_bias": {"1": 5}}, {"n": 2}, {"typical": 0.5}, {"grammar": 'root ::= "a"'}])
+def test_it_is_refused_there(field: dict[str, Any]) -> None:
+    for model, body in MINIMAL[2:4]:
+        with pytest.raises(ValidationError, match="is not supported: use /v1/chat/completions"):
+            read(model, {**body, **field})
+
+
+def test_stop_texts_of_messages_under_openais_name() -> None:
+    body, ignored = read(MessagesRequest, {"messages": HI, "max_tokens": 4, "stop": "a", "repeat_penalty": 1.2})
+    assert (body.stop_sequences, body.repetition_penalty, ignored) == (["a"], 1.2, [])
+
+
 def test_every_refused_field_says_what_to_do() -> None:
     assert all(one.fix for one in SAMPLING_REFUSED.values())
     assert set(SAMPLING_REFUSED) >= set(NEUTRAL) - {"best_of"}
@@ -249,6 +272,39 @@ def test_whatever_else_a_body_holds_it_is_read_or_refused_in_words(more: dict[st
         else:
             continue
         assert error.status_code == 400
+
+
+INNER = (
+    "type function custom name tools allowed_tools mode content role input arguments source data schema json_schema "
+    "format call_id id output action budget_tokens thinking text title namespace value prefix tool_calls function_call"
+).split()
+WORDS = [
+    "function", "custom", "namespace", "allowed_tools", "auto", "any", "required", "tool", "text", "thinking", "image",
+    "document", "search_result", "tool_use", "tool_result", "redacted_thinking", "message", "function_call",
+    "function_call_output", "local_shell_call", "shell_call_output", "mcp_call", "item_reference", "reasoning", "user",
+    "assistant", "tool", "function", "json_schema", "json_object", "json", "enabled", "disabled", "continue", "-1", "{",
+]  # fmt: skip
+CONFUSED = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(allow_nan=False) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(INNER), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize(("model", "body"), MINIMAL)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_values_of_other_types_are_refused_in_words(model: type[RequestBody], body: Any, data: st.DataObject) -> None:
+    shape = model.shape
+    names = sorted({*shape.names, *shape.aliases, *shape.adapted})
+    more = data.draw(st.dictionaries(st.sampled_from(names), CONFUSED, max_size=4))
+    try:
+        read(model, {**body, **more})
+    except ValidationError as refused:
+        error = refusal(refused.errors(), model)
+    else:
+        return
+    assert error.status_code == 400
 
 
 @pytest.fixture(scope="module")

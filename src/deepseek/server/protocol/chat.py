@@ -275,10 +275,11 @@ def _adapt_thinking_parts(message: dict[str, Any]) -> None:
     """Reasoning among the parts of an assistant's message, as clients of Anthropic's models keep it."""
     if message.get("role") != "assistant":
         return
-    parts = message["content"]
-    thinking = [part for part in parts if isinstance(part, dict) and part.get("type") in _THINKING_PARTS]
+    parts: tuple[list[Any], list[Any]] = ([], [])
+    for part in message["content"]:
+        parts[isinstance(part, dict) and part.get("type") in _THINKING_PARTS].append(part)
+    message["content"], thinking = parts
     if thinking:
-        message["content"] = [part for part in parts if part not in thinking]
         texts = [part.get("thinking") or part.get("text") for part in thinking]
         message.setdefault("reasoning_content", "".join(text for text in texts if isinstance(text, str)))
 

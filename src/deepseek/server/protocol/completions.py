@@ -18,6 +18,7 @@ class CompletionRequest(SamplingFields):
 
     aliases: ClassVar = {
         **LENGTH_ALIASES,
+        "max_completion_tokens": "max_tokens",
         "n_probs": "logprobs",
         "return_full_text": "echo",
         "add_bos_token": "add_special_tokens",

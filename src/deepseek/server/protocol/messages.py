@@ -6,11 +6,20 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
-from deepseek.server.protocol.peer_fields import CACHE_HINTS, LABELS
-from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel
+from deepseek.server.protocol.peer_fields import (
+    CACHE_HINTS,
+    LENGTH_ALIASES,
+    PROMPT_REFUSED,
+    SAMPLING_IGNORED,
+    tables_for,
+)
+from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel, set_within
 from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, offered_tools
 
 MAX_MESSAGES = 10_000
+_ALIASES, _REFUSED = tables_for(
+    {"repetition_penalty", "frequency_penalty", "presence_penalty", "min_p", "seed", "stop", "stop_sequences"}
+)
 THREAD_NOT_FOUND = "thread_not_found"
 
 _LOADED = "every tool is loaded"
@@ -229,8 +238,9 @@ class OutputConfig(RequestModel):
 class CountTokensRequest(RequestBody):
     """What makes the prompt."""
 
+    refused: ClassVar = PROMPT_REFUSED
     ignored: ClassVar = {
-        **LABELS,
+        **SAMPLING_IGNORED,
         **dict.fromkeys(
             ("context_management", "compaction"), "the client's history is taken as it is; a longer one is refused"
         ),
@@ -244,6 +254,7 @@ class CountTokensRequest(RequestBody):
         ),
     }
     adapted: ClassVar = {
+        "reasoning_effort": "output_config.effort",
         "output_format": "output_config.format",
         "thread": "the whole history is sent again: to continue one is answered with thread_not_found",
     }
@@ -264,9 +275,8 @@ class CountTokensRequest(RequestBody):
             notes.refuse("thread", "is not kept here: send the whole history", THREAD_NOT_FOUND)
         if thread is not None:
             notes.ignore("thread")
-        form = values.pop("output_format", None)
-        if form is not None:
-            values["output_config"] = {"format": form, **(values.get("output_config") or {})}
+        set_within(values, "output_config", "format", values.pop("output_format", None))
+        set_within(values, "output_config", "effort", values.pop("reasoning_effort", None))
         if isinstance(values.get("tool_choice"), str):
             values["tool_choice"] = {"type": values["tool_choice"]}
         if isinstance(values.get("tools"), list):
@@ -288,12 +298,31 @@ class CountTokensRequest(RequestBody):
 class MessagesRequest(CountTokensRequest):
     """Anthropic's fields; seed, priority, cache_salt and chat_template_kwargs are ours. Others are ignored."""
 
+    aliases: ClassVar = {
+        **{alias: name for alias, name in _ALIASES.items() if name != "stop"},
+        **dict.fromkeys(("stop", "stop_sequence", "stop_strings", "stopping_strings"), "stop_sequences"),
+        **dict.fromkeys(("max_completion_tokens", *LENGTH_ALIASES), "max_tokens"),
+    }
+    refused: ClassVar = _REFUSED
+    bounds: ClassVar = frozenset({"max_tokens"})
+
     max_tokens: int = Field(ge=0)
     stream: bool = False
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
     stop_sequences: list[str] | None = None
     seed: int | None = None
     priority: int = Field(default=0, description=PRIORITY)
     cache_salt: str | None = Field(default=None, description=CACHE_SALT)
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        super().adapt(values, notes)
+        for name in ("stop", "stop_sequence"):
+            if isinstance(values.get(name), str):
+                values[name] = [values[name]]

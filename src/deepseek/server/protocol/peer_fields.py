@@ -195,3 +195,45 @@ SAMPLING_IGNORED = {
     "prompt_mode": "a hint that no chat template here reads",
     "options": "fields of Ollama's own API; its OpenAI API does not read them either",
 }  # fmt: skip
+
+PROMPT_REFUSED = {
+    "messages": Refused("use /v1/chat/completions"),
+    "prompt": Refused("use /v1/completions, or write it into a message"),
+    "input": Refused("use /v1/responses, or write it into a message"),
+    "system": Refused("write it into a system message"),
+    "instructions": Refused("write them into a system message"),
+    "template": Refused("start the server with --chat-template FILE"),
+    "tools": Refused("use an API of chats"),
+    "functions": Refused("use an API of chats"),
+}
+"""What other APIs make the prompt of."""
+
+_CHAT = "use /v1/chat/completions"
+_ELSEWHERE = {
+    **{name: Refused(_CHAT, (1,)) for name in ("n", "typical_p", "repetition_penalty")},
+    **{name: Refused(_CHAT, (True,)) for name in ("skip_special_tokens", "add_generation_prompt")},
+    **{
+        name: Refused(_CHAT)
+        for name in (
+            "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "stop_token_ids", "bad_words",
+            "allowed_token_ids", "min_tokens", "ignore_eos", "include_stop_str_in_output", "structured_outputs",
+            "guided_json", "guided_regex", "guided_choice", "guided_grammar", "continue_final_message", "seed", "stop",
+        )
+    },
+    "response_format": Refused(_CHAT, ({"type": "text"},)),
+}  # fmt: skip
+"""Fields of chats and completions, for APIs that do not have them."""
+
+
+def tables_for(fields: set[str]) -> tuple[dict[str, str], dict[str, Refused]]:
+    """aliases and refused of an API that has these of the fields that say how to sample."""
+    aliases = {alias: name for alias, name in SAMPLING_ALIASES.items() if name in fields}
+    elsewhere = {
+        **{name: one for name, one in _ELSEWHERE.items() if name not in fields},
+        **{
+            alias: _ELSEWHERE[name]
+            for alias, name in SAMPLING_ALIASES.items()
+            if name in _ELSEWHERE and name not in fields
+        },
+    }
+    return aliases, {**PROMPT_REFUSED, **SAMPLING_REFUSED, **elsewhere}

@@ -7,16 +7,16 @@ from pydantic import Field, model_validator
 from deepseek.sampling import StructuredOutput
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.ignored_fields import ignore
-from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
+from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_IGNORED, tables_for
 from deepseek.server.protocol.response_input import InputItem, readable_items
-from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody, RequestModel
+from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody, RequestModel, set_within
 from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, adapt_tool_choice, offered_tools
 
 MAX_ITEMS = 10_000
 MAX_TOP_LOGPROBS = 20
 _LOGPROBS = "message.output_text.logprobs"
-_SAMPLING = {"repetition_penalty", "frequency_penalty", "presence_penalty", "seed", "stop"}
-"""Fields whose other names are taken here too."""
+_SAMPLING = {"repetition_penalty", "frequency_penalty", "presence_penalty", "min_p", "seed", "stop"}
+_ALIASES, _REFUSED = tables_for(_SAMPLING)
 
 
 class NamespaceMember(RequestModel):
@@ -129,7 +129,7 @@ class ResponsesRequest(RequestBody):
     """Other fields are ignored. store: true unless said otherwise, as with OpenAI."""
 
     aliases: ClassVar = {
-        **{alias: name for alias, name in SAMPLING_ALIASES.items() if name in _SAMPLING},
+        **_ALIASES,
         **dict.fromkeys(("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens"), "max_output_tokens"),
     }
     ignored: ClassVar = {
@@ -141,7 +141,7 @@ class ResponsesRequest(RequestBody):
         "access_programs": "a service that is not offered here",
     }
     refused: ClassVar = {
-        **SAMPLING_REFUSED,
+        **_REFUSED,
         "prompt": Refused("send what it holds as instructions and input"),
         "conversation": Refused("use previous_response_id, or send its items in input"),
     }
@@ -189,14 +189,8 @@ class ResponsesRequest(RequestBody):
         if isinstance(values.get("tools"), list):
             values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom", "namespace"))
         adapt_tool_choice(values, notes)
-        effort = values.pop("reasoning_effort", None)
-        if effort is not None:
-            values["reasoning"] = {"effort": effort, **(values.get("reasoning") or {})}
-        form = values.pop("response_format", None)
-        if form is not None:
-            values["text"] = {"format": form, **(values.get("text") or {})}
-        if isinstance(values.get("text"), str):
-            values["text"] = None
+        set_within(values, "reasoning", "effort", values.pop("reasoning_effort", None))
+        set_within(values, "text", "format", values.pop("response_format", None))
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

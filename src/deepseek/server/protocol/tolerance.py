@@ -160,6 +160,12 @@ class RequestBody(RequestModel):
             return handler(rewritten(cls, data, Notes(current())))
 
 
+def set_within(values: dict[str, Any], name: str, inner: str, value: Any) -> None:
+    """`values[name][inner] = value`, unless it is given there, or something else than an object is."""
+    if value is not None and isinstance(values.get(name), dict | None):
+        values[name] = {inner: value, **(values.get(name) or {})}
+
+
 def rewritten(model: type[RequestModel], given: Mapping[str, Any], notes: Notes) -> dict[str, Any]:
     """An object in the server's own form. Raises PydanticCustomError for what would change the answer silently."""
     shape = model.shape

@@ -58,8 +58,10 @@ def adapt_tool_choice(values: dict[str, Any], notes: Notes) -> None:
     if isinstance(choice, dict) and choice.get("type") in ("auto", "none", "any", "required"):
         choice = choice["type"]
     if isinstance(choice, dict) and choice.get("type") == _ALLOWED:
-        allowed = choice.get(_ALLOWED, choice)
-        names = {_name(tool) for tool in allowed.get("tools", ())}
+        inner = choice.get(_ALLOWED)
+        allowed = inner if isinstance(inner, dict) else choice
+        named = allowed.get("tools")
+        names = {_name(tool) for tool in named} if isinstance(named, list) else set()
         if isinstance(values.get("tools"), list):
             values["tools"] = [tool for tool in values["tools"] if _name(tool) in names]
         choice = allowed.get("mode", "auto")
@@ -68,8 +70,9 @@ def adapt_tool_choice(values: dict[str, Any], notes: Notes) -> None:
     values["tool_choice"] = "required" if choice == "any" else choice
 
 
-def _name(tool: Any) -> Any:
+def _name(tool: Any) -> str | None:
     if not isinstance(tool, dict):
         return None
     inner = tool.get("function") or tool.get("custom") or tool
-    return inner.get("name") if isinstance(inner, dict) else None
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else None

@@ -31,6 +31,9 @@ router = new_router("messages")
 
 _ERROR_KINDS = {"server_error": "api_error", "unavailable_error": "overloaded_error"}
 _TOOL_CHOICES = {"auto": "auto", "none": "none", "any": "required"}
+_SAMPLING = (
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
+)  # fmt: skip
 _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
@@ -138,14 +141,9 @@ def _usage(answer: ChatAnswer) -> out.MessageUsage:
 
 
 def _task(service: Service, body: MessagesRequest, wish: Wish) -> ChatTask:
-    given = {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "top_k": body.top_k,
-        "seed": body.seed,
-        "stop": body.stop_sequences,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
+    chosen = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    if body.stop_sequences is not None:
+        chosen["stop"] = body.stop_sequences
     limit = length_limit(service.engine.max_model_len, body.max_tokens)
     params = sampling_params({**service.chat_defaults, **chosen, "max_tokens": max(limit, 1)})
     return replace(_prompt(service, body, wish, params), prompt_only=limit == 0)
