@@ -19,7 +19,7 @@ from typing import Any
 from deepseek.training.memory import keep_freed_memory
 from deepseek.training.plan import Plan
 from deepseek.training.prepared import prepared_data
-from deepseek.training.recipe import read_recipe
+from deepseek.training.recipe_file import read_recipe
 from deepseek.training.stop import StopRequest
 from deepseek.training.trainer import Trainer
 

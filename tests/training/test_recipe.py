@@ -12,7 +12,8 @@ from deepseek.errors import ConfigError
 from deepseek.families.sizes import model_size
 from deepseek.training.keys import data_keys, run_keys
 from deepseek.training.plan import make_plan
-from deepseek.training.recipe import Recipe, read_recipe
+from deepseek.training.recipe import Recipe
+from deepseek.training.recipe_file import read_recipe
 from deepseek.training.size import dense_twin, derived_config, derived_training
 from deepseek.training.toml import to_toml
 

@@ -122,7 +122,7 @@ class _Wanted:
         return self._resume and (folder / "recipe.toml").exists()
 
     def _read(self, path: Path, steps: int | None = None) -> "Recipe":
-        from deepseek.training.recipe import read_recipe
+        from deepseek.training.recipe_file import read_recipe
 
         sized = [] if self._size is None or self._text else [f"model.size={self._size}"]
         return read_recipe(path, changes=[*self._changes, *sized], steps=steps or self._steps)
@@ -166,7 +166,8 @@ class _Wanted:
         from deepseek.training import text_run
         from deepseek.training.data.batches import read_dataset
         from deepseek.training.prepared import prepared_data
-        from deepseek.training.recipe import DataTable, change_values
+        from deepseek.training.recipe import DataTable
+        from deepseek.training.recipe_file import change_values
 
         assert self._text is not None
         data = text_run.data_recipe(self._text)
@@ -202,7 +203,8 @@ class _Wanted:
     def _planned_on_text(self) -> tuple["Recipe", Any, dict[str, Any]]:
         from deepseek.training import text_run
         from deepseek.training.plan import make_plan
-        from deepseek.training.recipe import Recipe, change_values
+        from deepseek.training.recipe import Recipe
+        from deepseek.training.recipe_file import change_values
 
         assert self._text is not None
         vocab_size = text_run.data_recipe(self._text)["tokenizer"]["vocab_size"]
