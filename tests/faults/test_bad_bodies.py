@@ -4,7 +4,6 @@ Each is refused by a typed error that names what is wrong; the server then still
 left running.
 """
 
-import json
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -205,9 +204,9 @@ def test_zero_and_heat(target: Live) -> None:
 
 def test_another_content_type(target: Live) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
-        answer = target.client.post(CHAT, content=json.dumps(BODY).encode(), headers={"Content-Type": kind})
+        answer = target.client.post(CHAT, content=b"messages=hi", headers={"Content-Type": kind})
         assert answer.status_code == 400
-        assert "application/json" in answer.json()["error"]["message"]
+        assert kind.partition(";")[0] in answer.text or "application/json" in answer.text
 
 
 def test_an_unknown_model(target: Live) -> None:
