@@ -149,7 +149,7 @@ def test(client: Client, url: str) -> dict[str, Any]:
     print(f"{client.name}: installing {', '.join(client.versions)}", flush=True)
     try:
         install(client)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+    except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:  # OSError: there is no npm
         result: dict[str, Any] = {"checks": {}, "note": f"not installed: {error}"[:300], "refused": [], "sent": 0}
     else:
         result = drive(client, url)

@@ -281,3 +281,19 @@ def test_blocks_follow_the_order_of_what_was_said_however_it_is_cut_into_steps()
     starts = [event for event in singly[0] if event.startswith("BlockStart")]
     assert len(starts) == 5
     assert not any("Hm" in start or "Look" in start for start in starts)
+
+
+def test_the_billing_line_of_claude_code_is_no_part_of_the_prompt(tiny: Live) -> None:
+    """It differs from session to session and comes first: no prompt would share a prefix with another session's."""
+    line = "x-anthropic-billing-header: cc_version=2.1.332.573; cc_entrypoint=cli; cch=71fea;"
+    asked = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
+
+    def count(system: Any) -> int:
+        return int(tiny.post("/v1/messages/count_tokens", {**asked, "system": system}).json()["input_tokens"])
+
+    brief = {"type": "text", "text": "Be brief."}
+    assert count([{"type": "text", "text": line}, brief]) == count(f"{line}\nBe brief.") == count([brief])
+    alone = tiny.post("/v1/messages/count_tokens", {**asked, "system": line})
+    assert alone.json() == tiny.post("/v1/messages/count_tokens", asked).json()
+    assert alone.headers["x-ignored-fields"] == "system.x-anthropic-billing-header"
+    assert count(f"Say {line}") > count("Say ")  # what somebody else says about it is said

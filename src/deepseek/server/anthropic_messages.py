@@ -1,18 +1,22 @@
 """Anthropic's messages as the chat messages that templates are given: `deepseek.server.chat_messages` reads them."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from deepseek.errors import GenerationError
+from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.messages import Block, CountTokensRequest, Message, TextBlock, Tool
+
+_BILLING_LINE = re.compile(r"x-anthropic-billing-header:(?:[ \t]*[\w-]+=[\w.-]*;)*[ \t]*\n?")
 
 
 def chat_messages(body: CountTokensRequest) -> list[dict[str, Any]]:
     """The system prompt first. Turns of the same role in a row become one; what tools said, messages of their own."""
     told: list[dict[str, Any]] = []
-    if body.system:
-        told.append({"role": "system", "content": _text(body.system)})
+    if body.system and (system := _without_billing_line(_text(body.system))):
+        told.append({"role": "system", "content": system})
     for message in body.messages:
         for each in _read(message):
             if told and _joins(told[-1], each):
@@ -92,6 +96,18 @@ def _tool_result(block: Block) -> dict[str, Any]:
         "tool_call_id": block.tool_use_id,
         "content": f"Error: {text}" if block.is_error else text,
     }
+
+
+def _without_billing_line(system: str) -> str:
+    """Claude Code's system prompt begins with a line for Anthropic's billing, which says nothing to a model.
+
+    It names a hash of the session: with it no session would find the prefix of another in the cache.
+    """
+    line = _BILLING_LINE.match(system)
+    if line is None:
+        return system
+    ignore("system.x-anthropic-billing-header")
+    return system[line.end() :]
 
 
 def _text(content: str | Sequence[TextBlock]) -> str:
