@@ -72,6 +72,11 @@ def has_finite_value(schema: Schema) -> bool:
     return True
 
 
+def refers(schema: Schema) -> bool:
+    """Whether it refers to parts of itself."""
+    return bool(_references(schema))
+
+
 def _references(value: Any) -> list[str]:
     found: list[str] = []
     waiting = [value]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepseek.engine.json_schemas import declares_no_properties, moved
+from deepseek.engine.json_schemas import declares_no_properties, moved, refers
 from deepseek.sampling import StructuredOutput
 from deepseek.server.parsing import Piece, ToolCallPiece
 
@@ -23,21 +23,27 @@ _BLANKS = " \t\r\n"
 
 
 def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) -> StructuredOutput:
-    """One or several calls of these functions (with name and perhaps parameters)."""
-    calls = [
-        {
+    """One or several calls of these functions (with name and perhaps parameters).
+
+    Parameters that refer to parts of themselves move to `$defs`. The others stay in their place: a schema with
+    references is tried in a process of its own before it is used.
+    """
+    calls, definitions = [], {}
+    for place, one in enumerate(functions):
+        parameters = moved(_parameters(one), f"/$defs/{place}")
+        if refers(parameters):
+            definitions[str(place)] = parameters
+            parameters = {"$ref": f"#/$defs/{place}"}
+        calls.append({
             "type": "object",
-            "properties": {"name": {"const": one["name"]}, "arguments": {"$ref": f"#/$defs/{place}"}},
+            "properties": {"name": {"const": one["name"]}, "arguments": parameters},
             "required": ["name", "arguments"],
             "additionalProperties": False,
-        }
-        for place, one in enumerate(functions)
-    ]
+        })  # fmt: skip
     schema: dict[str, Any] = {"anyOf": calls}
     if several:
         schema = {"type": "array", "minItems": 1, "maxItems": MOST_CALLS, "items": schema}
-    parameters = {str(place): moved(_parameters(one), f"/$defs/{place}") for place, one in enumerate(functions)}
-    return StructuredOutput(json_schema={**schema, "$defs": parameters})
+    return StructuredOutput(json_schema={**schema, "$defs": definitions} if definitions else schema)
 
 
 def schema_of_arguments(function: Mapping[str, Any]) -> StructuredOutput:
