@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "deepseek"
 
 # Lowest first. A part may import from parts below it and from itself.
 LAYERS = [
-    {"errors", "number_types", "progress"},
+    {"errors", "number_types", "progress", "sampling_names"},
     {"config", "sampling", "packing"},
     {"families", "sampling_fields"},
     {"hub"},
@@ -95,6 +95,17 @@ def test_without_pytorch_a_model_says_what_to_install() -> None:
     script = "import sys\nsys.modules['torch'] = None\nfrom deepseek import AutoModel"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "ImportError: AutoModel needs PyTorch: pip install 'deepseek-framework[train]'" in result.stderr
+
+
+def test_names_of_other_libraries_say_what_to_write() -> None:
+    with pytest.raises(ImportError, match=r"deepseek has no LLM: use Engine\.from_pretrained\(name\)"):
+        from deepseek import LLM  # type: ignore[attr-defined]  # noqa: F401
+    from deepseek import Engine
+    from deepseek.errors import ConfigError
+
+    for arguments, named in ((["smollm2"], {}), ([], {"model": "smollm2"}), ([], {"model": "smollm2", "dtype": "x"})):
+        with pytest.raises(ConfigError, match=r"write Engine\.from_pretrained\('smollm2'\)"):
+            Engine(*arguments, **named)  # type: ignore[arg-type]
 
 
 def loaded_after(code: str) -> set[str]:

@@ -61,9 +61,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name in _INSTEAD:  # `from deepseek import LLM` shows the message of an ImportError only
+        raise ImportError(f"deepseek has no {name}: use {_INSTEAD[name]}")
     if name not in _MODULE_OF:
-        hint = f"use {_INSTEAD[name]}" if name in _INSTEAD else f"it has {', '.join(sorted(__all__))}"
-        raise AttributeError(f"module 'deepseek' has no attribute {name!r}; {hint}")
+        raise AttributeError(f"module 'deepseek' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
     try:
         return getattr(_import_module(_MODULE_OF[name]), name)
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """How users, files and libraries spell types of numbers: the one vocabulary of everything that takes such a name."""
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -21,6 +21,11 @@ def number_type(spelled: object) -> str | None:
     return _NAMES.get(text)
 
 
-def spelled_as(value: T, choices: Mapping[str, T]) -> T:
-    """`value` as the caller spells it: choices maps our names to that. What is no such type stays as it is."""
-    return choices.get(number_type(value) or "", value)
+def choice_of(value: Any, choices: Iterable[T]) -> T:
+    """The choice that names the same type of numbers as `value`; a value that matches none stays as it is.
+
+    choices: each in any spelling, such as "q8_0" or torch.float32; those that name no type never match.
+    """
+    name = number_type(value)
+    matching: T = next((choice for choice in choices if name is not None and number_type(choice) == name), value)
+    return matching

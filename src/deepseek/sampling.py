@@ -4,9 +4,10 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from deepseek.errors import GenerationError
+from deepseek.sampling_names import unknown_name
 
 LogitsProcessor = Callable[[list[int], Any], Any]
 """f(ids generated so far, logits: float32 array (vocabulary,)): changes them in place, or returns others."""
@@ -169,6 +170,12 @@ class SamplingParams:
     skip_special_tokens: bool = True
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+
+    def __new__(cls, *_: Any, **fields: Any) -> Self:
+        """Names what is meant where a field is called as elsewhere: the dataclass alone would only say "unexpected"."""
+        if unknown := [name for name in fields if name not in cls.__dataclass_fields__]:
+            raise GenerationError(unknown_name(unknown[0], cls.__dataclass_fields__))
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         self._settle()

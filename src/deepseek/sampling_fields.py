@@ -1,25 +1,19 @@
 """Settings given by name, as `generate` of both executors takes them: other spellings, and hints for unknown ones."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams
+from deepseek.sampling_names import LENGTH_ALIASES, SAMPLING_ALIASES, unknown_name
 
 ALIASES: Mapping[str, str] = {
-    "max_new_tokens": "max_tokens",
+    **SAMPLING_ALIASES,
+    **LENGTH_ALIASES,
     "max_completion_tokens": "max_tokens",
-    "n_predict": "max_tokens",
-    "num_predict": "max_tokens",
-    "num_return_sequences": "n",
-    "repeat_penalty": "repetition_penalty",
-    "stop_sequences": "stop",
-    "stop_strings": "stop",
     "structured_outputs": "structured",
     "guided_decoding": "structured",
 }
-"""What Transformers, vLLM, llama.cpp and Ollama call a field of SamplingParams."""
 GUIDED: Mapping[str, str] = {
     "guided_json": "json_schema",
     "guided_regex": "regex",
@@ -68,7 +62,7 @@ def _known(fields: Mapping[str, Any], also: Iterable[str]) -> dict[str, Any]:
     for name, value in fields.items():
         own, value = _own(name, value)
         if own not in SamplingParams.__dataclass_fields__:
-            raise GenerationError(unknown_field(name, also))
+            raise GenerationError(unknown_name(name, [*SamplingParams.__dataclass_fields__, *also]))
         if own in known:
             raise GenerationError(f"{spelled[own]} and {name} are two names of one setting: give one of them")
         known[own], spelled[own] = value, name
@@ -79,11 +73,3 @@ def _own(name: str, value: Any) -> tuple[str, Any]:
     if name in GUIDED:
         return "structured", None if value is None else {GUIDED[name]: value}
     return ALIASES.get(name, name), value
-
-
-def unknown_field(name: str, also: Iterable[str] = ()) -> str:
-    """Names the nearest field, or all of them."""
-    known = [*SamplingParams.__dataclass_fields__, *also]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-    return f"unknown setting {name!r}; {hint}"

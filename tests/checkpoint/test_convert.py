@@ -264,6 +264,14 @@ class TestRequests:
         with open_checkpoint(tmp_path / "folder") as checkpoint:
             assert checkpoint.raw("lm_head.weight").dtype == "BF16"
 
+    @pytest.mark.parametrize(
+        ("spelled", "written"),
+        [("torch.bfloat16", "BF16"), ("half", "F16"), ("float32", "F32"), ("int8", "Q8_0"), ("INT4", "Q4_0")],
+    )
+    def test_types_in_any_spelling(self, source: Path, tmp_path: Path, spelled: str, written: str) -> None:
+        done = convert(source, tmp_path / "m.gguf", dtype=spelled)
+        assert written in done.types
+
     def test_mistakes(self, source: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         cases = [

@@ -6,7 +6,9 @@ import pytest
 from deepseek.checkpoint.packed.choose import quantize_named
 from deepseek.engine.engine_config import EngineConfig
 from deepseek.errors import ConfigError
-from deepseek.number_types import number_type
+from deepseek.number_types import choice_of, number_type
+from deepseek.server.server_config import ServerConfig
+from deepseek.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,30 @@ from deepseek.number_types import number_type
 )
 def test_spellings(spelled: object, name: str | None) -> None:
     assert number_type(spelled) == name
+
+
+def test_a_choice_is_found_in_any_spelling() -> None:
+    assert [choice_of(value, ("auto", "f16", "q8_0")) for value in ("half", "INT8", "auto", "bf16", None)] == [
+        "f16", "q8_0", "auto", "bf16", None,
+    ]  # fmt: skip
+
+
+def test_the_server_takes_every_spelling() -> None:
+    spelled = {"quantize": "torch.bfloat16", "kv_cache_dtype": "FP16"}
+    config = ServerConfig.of({**spelled, "cache_type_k": "half", "cache_type_v": "float16"}, environment={})
+    assert (config.quantize, config.kv_cache_dtype, config.cache_type_k) == ("bf16", "f16", "f16")
+    assert ServerConfig.of({"cache_type_k": "int8", "cache_type_v": "q8"}, environment={}).cache_type_k == "q8_0"
+    assert ServerConfig.of({}, environment={"DEEPSEEK_QUANTIZE": "Q4_0"}).quantize == "int4"
+    with pytest.raises(ConfigError, match="quantize must be one of auto, int4"):
+        ServerConfig.of({"quantize": "q3"}, environment={})
+
+
+@pytest.mark.parametrize(("spelled", "name"), [("bf16", "bfloat16"), ("HALF", "float16"), ("torch.float32", "float32")])
+def test_recipes_take_every_spelling(spelled: str, name: str) -> None:
+    values = {"name": "a", "data": {"folder": "d"}, "model": {"size": 1}, "training": {"precision": spelled}}
+    recipe = Recipe.from_dict(values)
+    assert recipe.training.precision == name
+    assert recipe.fingerprint() == Recipe.from_dict({**values, "training": {"precision": name}}).fingerprint()
 
 
 def test_the_engine_takes_every_spelling() -> None:

@@ -1,7 +1,10 @@
 """What a request may ask for: every field's bounds, and what they are turned into."""
 
+import copy
 import json
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,6 +39,35 @@ def test_a_bad_setting_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(GenerationError, match=f"^{field} must be") as caught:
         SamplingParams(**{field: value})  # type: ignore[arg-type]
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("max_new_tokens", "unknown setting 'max_new_tokens'; did you mean max_tokens?"),
+        ("max_completion_tokens", "did you mean max_tokens?"),
+        ("repeat_penalty", "did you mean repetition_penalty?"),
+        ("temprature", "did you mean temperature?"),
+        ("num_return_sequences", "did you mean n?"),
+        ("qqq", "known are max_tokens, n, "),
+    ],
+)
+def test_a_name_from_elsewhere_says_what_is_meant(name: str, message: str) -> None:
+    with pytest.raises(GenerationError, match=re.escape(message)):
+        SamplingParams(**{name: 1})
+
+
+def test_params_are_copied() -> None:
+    params = SamplingParams(max_tokens=3, stop="a")
+    assert copy.deepcopy(params) == copy.copy(params) == params
+    assert replace(params, n=2) == SamplingParams(max_tokens=3, stop="a", n=2)
+
+
+def test_requests_and_python_share_their_other_names() -> None:
+    fields = dict.fromkeys(("rep_pen", "freq_pen", "n_cmpl", "max_gen_len", "min_new_tokens"), 1)
+    params = sampling_params(None, fields)
+    assert (params.repetition_penalty, params.frequency_penalty, params.n) == (1, 1, 1)
+    assert (params.max_tokens, params.min_tokens) == (1, 1)
 
 
 def test_one_value_stands_for_a_list_of_it() -> None:

@@ -232,6 +232,8 @@ def test_several_texts_at_once() -> None:
     assert tokenizer.encode_batch(["one", "two three"]) == [tokenizer.encode("one"), tokenizer.encode("two three")]
     with pytest.raises(TokenizerError, match="encode takes a text, not list; encode_batch takes several"):
         tokenizer.encode(["one"])  # type: ignore[arg-type]
+    with pytest.raises(TokenizerError, match=r"not called: encode\(text\)"):
+        tokenizer("a text", return_tensors="pt")
 
 
 FLAGS = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

@@ -17,6 +17,7 @@ from deepseek.checkpoint.tensor import RawTensor
 from deepseek.config import ModelConfig
 from deepseek.errors import CheckpointError
 from deepseek.families.weights import CORRECTION_BIAS
+from deepseek.number_types import choice_of
 from deepseek.progress import Report, silent
 
 Format = Literal["safetensors", "gguf"]
@@ -54,27 +55,31 @@ def convert(
     """Write the checkpoint at `source` (a folder, .safetensors or .gguf) anew at `destination`.
 
     to: by default "gguf" when the destination ends so, otherwise "safetensors" (a folder). dtype: F32, F16, BF16, and
-    for GGUF also Q8_0 and Q4_0; by default every weight keeps its type where the format has it, and otherwise becomes
-    F32 (GGUF's blocks, exactly) or BF16 (FP8 in GGUF, noted). The router's correction bias is always F32; `export` says
-    which other tensors GGUF keeps in F32.
+    for GGUF also Q8_0 and Q4_0, in any spelling of `number_types`; by default every weight keeps its type where the
+    format has it, and otherwise becomes F32 (GGUF's blocks, exactly) or BF16 (FP8 in GGUF, noted). The router's
+    correction bias is always F32; `export` says which other tensors GGUF keeps in F32.
 
     One tensor is in memory at a time. Nothing appears at `destination` unless all went well. Raises CheckpointError
     (also when something is there and `overwrite` is false), ConfigError or TokenizerError.
     """
     source, destination = Path(source), Path(destination)
     chosen: Format = to or ("gguf" if destination.suffix == ".gguf" else "safetensors")
+    dtype = None if dtype is None else choice_of(dtype, _types(chosen))
     _check_request(source, destination, chosen, dtype, overwrite)
     with open_checkpoint(source, allow_unknown=allow_unknown) as checkpoint:
         write = _to_gguf if chosen == "gguf" else _to_safetensors
         return write(checkpoint, destination, dtype, report)
 
 
+def _types(to: str) -> tuple[str, ...]:
+    return WRITABLE if to == "gguf" else SAFETENSORS_TYPES
+
+
 def _check_request(source: Path, destination: Path, to: str, dtype: str | None, overwrite: bool) -> None:
     if to not in get_args(Format):
         raise CheckpointError(f"to is {to!r}; it must be one of {', '.join(get_args(Format))}")
-    types = WRITABLE if to == "gguf" else SAFETENSORS_TYPES
-    if dtype is not None and dtype not in types:
-        raise CheckpointError(f"dtype is {dtype!r}; {to} is written as one of {', '.join(types)}")
+    if dtype is not None and dtype not in _types(to):
+        raise CheckpointError(f"dtype is {dtype!r:.60}; {to} is written as one of {', '.join(_types(to))}")
     if to == "gguf" and (destination.suffix != ".gguf" or destination.is_dir()):
         raise CheckpointError(f"{destination} must name a file that ends in .gguf")
     if to == "safetensors" and (destination.is_file() or destination.suffix in (".gguf", ".safetensors")):

@@ -46,7 +46,7 @@ def carve(
     copies: Annotated[
         bool, typer.Option("--upcycle", help="No carving: every expert a copy of the whole layer, to be trained.")
     ] = False,
-    dtype: Annotated[str, typer.Option(help="Type of the saved weights: float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(metavar="f32|bf16|f16", help="Type of the saved weights.")] = "float32",
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
     revision: options.Revision = None,

@@ -20,16 +20,6 @@ class Target(StrEnum):
     gguf = "gguf"
 
 
-class TargetType(StrEnum):
-    """What --dtype takes."""
-
-    F32 = "F32"
-    F16 = "F16"
-    BF16 = "BF16"
-    Q8_0 = "Q8_0"
-    Q4_0 = "Q4_0"
-
-
 def convert(
     source: Annotated[str, typer.Argument(help="A model folder, a .safetensors or .gguf file, or a model's name.")],
     destination: Annotated[Path, typer.Argument(help="A file that ends in .gguf, or a folder for safetensors.")],
@@ -37,11 +27,11 @@ def convert(
         Target | None, typer.Option("--to", help="Format; by default what the destination's ending says.")
     ] = None,
     dtype: Annotated[
-        TargetType | None,
+        str | None,
         typer.Option(
             "--dtype",
-            case_sensitive=False,
-            help="Type of the weights (Q8_0, Q4_0: GGUF only); by default each keeps its own where the format has it.",
+            metavar="f32|f16|bf16|q8_0|q4_0",
+            help="Type of the weights (q8_0, q4_0: GGUF only); by default each keeps its own where the format has it.",
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is at the destination.")] = False,
@@ -70,7 +60,7 @@ def convert(
             path,
             destination.expanduser(),
             to=to.value if to else None,
-            dtype=dtype.value if dtype else None,
+            dtype=dtype,
             overwrite=force,
             allow_unknown=allow_unknown_keys,
             report=report,

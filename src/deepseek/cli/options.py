@@ -59,7 +59,7 @@ Backend = Annotated[
     str,
     typer.Option(metavar="engine|torch", help="engine: fast, on CPUs. torch: the PyTorch reference, on any device."),
 ]
-Dtype = Annotated[str, typer.Option(help="With --backend torch: auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(metavar="auto|f32|bf16|f16", help="Type of weights with --backend torch.")]
 Device = Annotated[str, typer.Option(help="With --backend torch: auto, cpu, cuda, cuda:1, mps ...")]
 Threads = Annotated[
     int | None,

@@ -53,6 +53,12 @@ class Engine:
     Made by `from_pretrained`; any thread and any event loop may use it. `close` it, or use it in a `with` block.
     """
 
+    def __new__(cls, *_: Any, **named: Any) -> Self:
+        """Says what to write instead of `Engine(model="name")`, which is how others construct one."""
+        if "model" in named:
+            raise ConfigError(_loads_no_model(named["model"]))
+        return super().__new__(cls)
+
     def __init__(
         self,
         runner: Runner,
@@ -65,7 +71,7 @@ class Engine:
 
         `make_sampler(params, vocab_size, prompt_ids, eos_ids, index)`; None: `deepseek.engine.sampler.Samplers`."""
         if isinstance(runner, str | os.PathLike):
-            raise ConfigError(f"Engine() loads no model: write Engine.from_pretrained({os.fspath(runner)!r})")
+            raise ConfigError(_loads_no_model(runner))
         self.config = config or EngineConfig()
         self.model_config = runner.config
         self.tokenizer = tokenizer
@@ -318,6 +324,10 @@ def _eos_ids(config: "ModelConfig", tokenizer: Any) -> tuple[int, ...]:
     """What ends an answer, from every file that knows it: the model's configuration first, then the tokenizer's."""
     known: frozenset[int] = getattr(tokenizer, "end_ids", frozenset())
     return tuple(dict.fromkeys((*config.eos_token_ids, *sorted(token for token in known if token < config.vocab_size))))
+
+
+def _loads_no_model(name: Any) -> str:
+    return f"Engine() loads no model: write Engine.from_pretrained({str(name)!r:.200})"
 
 
 def _close(core: EngineCore, runner: Runner) -> None:

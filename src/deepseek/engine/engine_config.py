@@ -6,12 +6,11 @@ from typing import Any, Literal, Self, get_args
 
 from deepseek.checkpoint.packed.choose import Quantize, quantize_named
 from deepseek.errors import ConfigError
-from deepseek.number_types import spelled_as
+from deepseek.number_types import choice_of
 
 Speculation = Literal["auto", "always", "off"]
 SpeculativeMethod = Literal["auto", "mtp", "ngram"]
 CacheDtype = Literal["auto", "f16", "int8"]
-_CACHE_DTYPE_NAMES: Mapping[str, CacheDtype] = {"float16": "f16", "int8": "int8"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +57,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "quantize", quantize_named(self.quantize))
-        object.__setattr__(self, "kv_cache_dtype", spelled_as(self.kv_cache_dtype, _CACHE_DTYPE_NAMES))
+        object.__setattr__(self, "kv_cache_dtype", choice_of(self.kv_cache_dtype, get_args(CacheDtype)))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type in (int, "int") or (field.type in (int | None, "int | None") and value is not None):

@@ -5,11 +5,9 @@ import resource
 import torch
 
 from deepseek.errors import ConfigError
-from deepseek.number_types import spelled_as
+from deepseek.number_types import choice_of
 
-_DTYPES: dict[str, str | torch.dtype] = {
-    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
-}  # fmt: skip
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -36,8 +34,8 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """
     if dtype == "auto":
         return fast_dtype(device)
-    chosen = spelled_as(dtype, _DTYPES)
-    if not isinstance(chosen, torch.dtype) or chosen not in _DTYPES.values():
+    chosen = choice_of(dtype, _DTYPES.values())
+    if chosen not in _DTYPES.values():
         raise ConfigError(f"dtype must be auto, {', '.join(_DTYPES)} or such a torch type, not {dtype!r}")
     return chosen
 

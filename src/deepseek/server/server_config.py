@@ -14,6 +14,7 @@ from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 from deepseek.checkpoint.packed.choose import Quantize
 from deepseek.engine.engine_config import CacheDtype, EngineConfig, Speculation, SpeculativeMethod
 from deepseek.errors import ConfigError
+from deepseek.number_types import choice_of
 
 ENVIRONMENT_PREFIX = "DEEPSEEK_"
 MODEL, ENGINE, BATCHING, CHAT, HTTP = "Model", "Engine", "Batching and cache", "Chat", "HTTP"
@@ -175,7 +176,10 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         for each in fields(self):
-            _check_type(each.name, getattr(self, each.name), SETTING_TYPES[each.name])
+            kind = SETTING_TYPES[each.name]
+            if get_origin(bare := _bare(kind)) is Literal:
+                object.__setattr__(self, each.name, choice_of(getattr(self, each.name), get_args(bare)))
+            _check_type(each.name, getattr(self, each.name), kind)
         EngineConfig.of(self.engine_settings())
         _require(0 <= self.port <= 65535, "port", "from 0 to 65535", self.port)
         for name in (

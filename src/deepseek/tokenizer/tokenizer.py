@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from deepseek.errors import TokenizerError, TooManyTokensError
 from deepseek.tokenizer import chat_template as chat
@@ -100,6 +100,13 @@ class Tokenizer:
         return self.vocab_size
 
     # Text
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        """As Transformers' tokenizers are used; says what to write instead."""
+        raise TokenizerError(
+            "a tokenizer is not called: encode(text) gives its token ids, encode_batch(texts) those of several texts, "
+            "encode_chat(messages) those of a conversation"
+        )
 
     def encode(
         self,

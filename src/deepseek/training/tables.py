@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from deepseek.errors import ConfigError
+from deepseek.number_types import choice_of
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ def _value(kind: Any, value: object, where: str) -> Any:
             return None
         return _value(next(one for one in arguments if one is not types.NoneType), value, where)
     if origin is Literal:
+        value = choice_of(value, arguments)
         if value not in arguments:
             raise ConfigError(f"{where} must be one of {', '.join(map(str, arguments))}, not {_brief(value)}")
         return value

@@ -7,13 +7,12 @@ from deepseek.checkpoint.packed.slots import Slot
 from deepseek.config import ModelConfig
 from deepseek.errors import ConfigError
 from deepseek.families.sizes import model_size
-from deepseek.number_types import number_type, spelled_as
+from deepseek.number_types import choice_of, number_type
 from deepseek.packing import Packing
 
 Quantize = Literal["auto", "int4", "int8", "bf16", "f32"]
 RowsType = Literal["f32", "f16", "bf16", "q4_0", "q4_1", "q8_0"]
 
-_QUANTIZE_NAMES: Mapping[str, Quantize] = {"float32": "f32", "bfloat16": "bf16", "int8": "int8", "int4": "int4"}
 INT8_BELOW = 4_000_000_000  # parameters of a model whose float weights `auto` keeps in int8
 
 INT4 = Packing("int4", 32)
@@ -47,7 +46,7 @@ _SAME_ROWS: Mapping[str, RowsType] = {
 
 def quantize_named(name: Any) -> Quantize:
     """A precision in any spelling of `number_types`. Raises ConfigError."""
-    chosen: Quantize = spelled_as(name, _QUANTIZE_NAMES)
+    chosen: Quantize = choice_of(name, get_args(Quantize))
     if chosen in get_args(Quantize):
         return chosen
     hint = "; the engine does not keep weights in fp16" if number_type(name) == "float16" else ""

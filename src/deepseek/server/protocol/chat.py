@@ -5,9 +5,10 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from deepseek.sampling import MOST_LOGPROBS
+from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import SamplingFields
 from deepseek.server.protocol.ignored_fields import ignore
-from deepseek.server.protocol.peer_fields import CACHE_HINTS, LENGTH_ALIASES
+from deepseek.server.protocol.peer_fields import CACHE_HINTS
 from deepseek.server.protocol.tolerance import Notes, Refused, RequestModel
 from deepseek.server.protocol.tools import (
     CUSTOM_PARAMETERS,

@@ -4,9 +4,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import SamplingFields
 from deepseek.server.protocol.ignored_fields import ignore
-from deepseek.server.protocol.peer_fields import LENGTH_ALIASES
 from deepseek.server.protocol.tolerance import Notes
 
 MOST_PROMPTS = 1024

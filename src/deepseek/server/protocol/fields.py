@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from deepseek.errors import GenerationError
 from deepseek.sampling import MAX_SEED, MOST_LOGPROBS, SamplingParams, StructuredOutput
 from deepseek.server.protocol.ignored_fields import ignore
-from deepseek.server.protocol.peer_fields import PROMPT_REFUSED, SAMPLING_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
+from deepseek.server.protocol.peer_fields import PROMPT_REFUSED, REQUEST_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
 from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel
 
 PRIORITY = "The lower, the earlier."
@@ -82,7 +82,7 @@ class StructuredOutputs(RequestModel):
 class SamplingFields(RequestBody):
     """The fields of SamplingParams under the names that OpenAI's and vLLM's clients use."""
 
-    aliases: ClassVar = SAMPLING_ALIASES
+    aliases: ClassVar = REQUEST_ALIASES
     ignored: ClassVar = SAMPLING_IGNORED
     refused: ClassVar = {**PROMPT_REFUSED, **SAMPLING_REFUSED}
     adapted: ClassVar = {"do_sample": "false: temperature 0"}

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.peer_fields import (
     CACHE_HINTS,
-    LENGTH_ALIASES,
     PROMPT_REFUSED,
     SAMPLING_IGNORED,
     tables_for,

@@ -4,6 +4,7 @@ From the reference of OpenAI's API and the documentation and sources of vLLM, SG
 KoboldCpp, text-generation-webui, TabbyAPI, Text Generation Inference, OpenRouter, Mistral, DeepSeek and DashScope.
 """
 
+from deepseek.sampling_names import SAMPLING_ALIASES
 from deepseek.server.protocol.tolerance import Refused
 
 _LABEL = "a label"
@@ -37,23 +38,8 @@ LABELS = {
 }
 """Of every API."""
 
-SAMPLING_ALIASES = {
-    "n_cmpl": "n",
-    "repeat_penalty": "repetition_penalty",
-    "rep_pen": "repetition_penalty",
-    "freq_pen": "frequency_penalty",
-    "presence_pen": "presence_penalty",
-    "typical": "typical_p",
-    "random_seed": "seed",
-    "sampler_seed": "seed",
-    "sampling_seed": "seed",
-    "stop_sequences": "stop",
-    "stop_sequence": "stop",
-    "stopping_strings": "stop",
-    "stop_strings": "stop",
-    "min_new_tokens": "min_tokens",
-    "ban_eos_token": "ignore_eos",
-    "no_stop_trim": "include_stop_str_in_output",
+REQUEST_ALIASES = {
+    **SAMPLING_ALIASES,
     "rid": "request_id",
     "regex": "guided_regex",
     "regex_pattern": "guided_regex",
@@ -62,9 +48,6 @@ SAMPLING_ALIASES = {
     "grammar_string": "guided_grammar",
     "json_schema": "guided_json",
 }
-LENGTH_ALIASES = dict.fromkeys(
-    ("n_predict", "num_predict", "max_new_tokens", "max_gen_len", "max_tokens_to_sample"), "max_tokens"
-)
 
 SAMPLING_REFUSED: dict[str, Refused] = {
     "audio": Refused("this server answers with text only"),
@@ -227,12 +210,12 @@ _ELSEWHERE = {
 
 def tables_for(fields: set[str]) -> tuple[dict[str, str], dict[str, Refused]]:
     """aliases and refused of an API that has these of the fields that say how to sample."""
-    aliases = {alias: name for alias, name in SAMPLING_ALIASES.items() if name in fields}
+    aliases = {alias: name for alias, name in REQUEST_ALIASES.items() if name in fields}
     elsewhere = {
         **{name: one for name, one in _ELSEWHERE.items() if name not in fields},
         **{
             alias: _ELSEWHERE[name]
-            for alias, name in SAMPLING_ALIASES.items()
+            for alias, name in REQUEST_ALIASES.items()
             if name in _ELSEWHERE and name not in fields
         },
     }

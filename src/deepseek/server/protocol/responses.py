@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from deepseek.sampling import StructuredOutput
+from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_IGNORED, tables_for
@@ -130,7 +131,7 @@ class ResponsesRequest(RequestBody):
 
     aliases: ClassVar = {
         **_ALIASES,
-        **dict.fromkeys(("max_tokens", "max_completion_tokens", "n_predict", "max_new_tokens"), "max_output_tokens"),
+        **dict.fromkeys(("max_tokens", "max_completion_tokens", *LENGTH_ALIASES), "max_output_tokens"),
     }
     ignored: ClassVar = {
         **SAMPLING_IGNORED,
