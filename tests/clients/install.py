@@ -17,6 +17,7 @@ class Client:
     """One entry of versions.toml. driven: how the test uses it, for the table.
 
     pip_bare: packages to be installed without what they depend on. large: tested only where named.
+    expected: words of refusals that the client is made for.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Client:
     pip: tuple[str, ...] = ()
     pip_bare: tuple[str, ...] = ()
     large: bool = False
+    expected: tuple[str, ...] = ()
     seconds: int = 600
 
     @property

@@ -90,11 +90,12 @@ def drive(client: Client, server_url: str) -> dict[str, Any]:
             _stop_left_behind(home)
         paths = {str(home): "/home/user", str(project): "/home/user/project", str(client.folder): "/opt/client"}
         paths |= {scratch: "/home", kept.url: "http://server"}
-        requests = trimmed(kept.exchanges, paths)
+        taken = [each for each in kept.exchanges if not _is_expected_refusal(client, each)]
+        requests = trimmed(taken, paths)
     (client.folder / "exchanges.json").write_text(json.dumps([each.as_dict() for each in kept.exchanges], indent=1))
     if requests:
         (HERE / "recordings" / f"{client.name}.json").write_text(as_json(requests))
-    refused = _refused(kept.exchanges)
+    refused = _refused(taken)
     elsewhere = sorted(kept.elsewhere)
     return {"checks": checks, "note": note, "refused": refused, "sent": len(kept.exchanges), "elsewhere": elsewhere}
 
@@ -134,6 +135,10 @@ def _stop_left_behind(home: Path) -> None:
                 os.kill(int(process.name), signal.SIGKILL)
         except OSError:  # another user's, or ended meanwhile
             continue
+
+
+def _is_expected_refusal(client: Client, exchange: Exchange) -> bool:
+    return exchange.status >= 400 and any(words in exchange.answer for words in client.expected)
 
 
 def _refused(exchanges: list[Exchange]) -> list[str]:

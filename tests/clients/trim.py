@@ -7,7 +7,7 @@ from typing import Any
 
 from recording_proxy import Exchange
 
-MAX_BYTES = 18_000
+MAX_BYTES = 19_500
 MAX_REQUESTS = 16
 TEXT_LENGTHS = (400, 200, 100, 50, 25)
 TEXT_KEYS = {"text", "content", "description", "instructions", "system", "input", "prompt", "title", "output"}
@@ -77,13 +77,13 @@ def _replaced(value: Any, paths: Mapping[str, str]) -> Any:
 
 
 def _within(requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """With fewer tools of the same kind, then fewer requests, until they fit."""
-    for most in (6, 3, 2):
-        fewer = [_with_fewer_tools(request, most) for request in requests]
+    """With fewer tools of the same kind, most of them in the first request, then fewer requests, until they fit."""
+    for most in (6, 3, 1):
+        fewer = [_with_fewer_tools(request, 1 if place else most) for place, request in enumerate(requests)]
         if _size(fewer) <= MAX_BYTES:
             return fewer
     while len(fewer) > 1 and _size(fewer) > MAX_BYTES:
-        fewer.pop()
+        del fewer[1 if len(fewer) > 2 else -1]  # the last one has the longest history
     return fewer
 
 
@@ -91,14 +91,19 @@ def _with_fewer_tools(request: dict[str, Any], most: int) -> dict[str, Any]:
     body = request.get("body")
     if not isinstance(body, dict) or not isinstance(body.get("tools"), list):
         return request
+    return {**request, "body": {**body, "tools": _first_of_each_kind(body["tools"], most)}}
+
+
+def _first_of_each_kind(tools: list[Any], most: int) -> list[Any]:
     seen: dict[str, int] = {}
-    tools = []
-    for tool in body["tools"]:
+    chosen = []
+    for tool in tools:
         kind = _kinds([tool])[0]
         seen[kind] = seen.get(kind, 0) + 1
         if seen[kind] <= most:
-            tools.append(tool)
-    return {**request, "body": {**body, "tools": tools}}
+            within = tool.get("tools")  # of a namespace
+            chosen.append({**tool, "tools": _first_of_each_kind(within, most)} if isinstance(within, list) else tool)
+    return chosen
 
 
 def _size(requests: list[dict[str, Any]]) -> int:

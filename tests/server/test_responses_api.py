@@ -344,3 +344,11 @@ def response() -> out.ResponseAnswer:
         parallel_tool_calls=True, previous_response_id=None, reasoning={}, store=False, temperature=1.0, text={},
         tool_choice="auto", tools=[], top_logprobs=0, top_p=1.0, user=None,
     )  # fmt: skip
+
+
+def test_a_least_length_is_kept(tiny: Live) -> None:
+    for fields in ({"ignore_eos": True}, {"min_tokens": 9}):
+        body = {"model": "tiny", "input": "hi", "max_output_tokens": 9, "seed": 1, "store": False, **fields}
+        answer = tiny.post("/v1/responses", body).json()
+        assert answer["usage"]["output_tokens"] == 9
+        assert answer["status"] == "incomplete"

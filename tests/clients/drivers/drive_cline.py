@@ -1,6 +1,6 @@
 """Cline's CLI: a prompt and a task with tools, with an OpenAI-compatible server as provider."""
 
-from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
+from checks import API_KEY, API_URL, MODEL, TIMEOUT, check, force_tool, run_command
 
 
 @check
@@ -16,4 +16,12 @@ def prompt() -> None:
 @check
 def tool_use() -> None:
     force_tool("read_files")
-    run_command("cline", "--json", "--timeout", "200", "Read the file hello.py and say what it does.")
+    run_command(
+        "cline",
+        "--json",
+        "--timeout",
+        "200",
+        "Read the file hello.py and say what it does.",
+        seconds=200,
+        may_fail_with=TIMEOUT,
+    )

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
+from checks import API_KEY, API_URL, MODEL, TIMEOUT, check, force_tool, run_command
 
 CONFIG = f"""
 model = "{MODEL}"
@@ -34,4 +34,12 @@ def json_and_resume() -> None:
 @check
 def tool_use() -> None:
     force_tool("exec_command")
-    run_command("codex", "exec", "--skip-git-repo-check", "List the files here.", LOCAL_KEY=API_KEY)
+    run_command(
+        "codex",
+        "exec",
+        "--skip-git-repo-check",
+        "List the files here.",
+        seconds=200,
+        may_fail_with=TIMEOUT,
+        LOCAL_KEY=API_KEY,
+    )

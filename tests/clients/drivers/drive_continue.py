@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
+from checks import API_KEY, API_URL, MODEL, TIMEOUT, check, force_tool, run_command
 
 CONFIG = f"""
 name: Local
@@ -34,4 +34,13 @@ def resumed() -> None:
 @check
 def tool_use() -> None:
     force_tool("Read")
-    run_command("cn", "--config", str(config), "--auto", "-p", "Read the file hello.py and say what it does.")
+    run_command(
+        "cn",
+        "--config",
+        str(config),
+        "--auto",
+        "-p",
+        "Read the file hello.py and say what it does.",
+        seconds=200,
+        may_fail_with=TIMEOUT,
+    )

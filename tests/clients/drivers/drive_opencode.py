@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from checks import API_KEY, API_URL, MODEL, check, force_tool, run_command
+from checks import API_KEY, API_URL, MODEL, TIMEOUT, check, force_tool, run_command
 
 PROVIDER = {
     "npm": "@ai-sdk/openai-compatible",
@@ -31,4 +31,11 @@ def continued() -> None:
 @check
 def tool_use() -> None:
     force_tool("read")
-    run_command("opencode", "run", "--auto", "Read hello.py with the read tool and say what it does.")
+    run_command(
+        "opencode",
+        "run",
+        "--auto",
+        "Read hello.py with the read tool and say what it does.",
+        seconds=200,
+        may_fail_with=TIMEOUT,
+    )

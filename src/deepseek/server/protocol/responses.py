@@ -178,6 +178,8 @@ class ResponsesRequest(RequestBody):
     repetition_penalty: float | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = Field(default=None, description="As vLLM's benchmark asks.")
     thinking_budget: int | None = Field(default=None, description="Tokens of reasoning at most; below 0: no bound.")
     chat_template_kwargs: dict[str, Any] | None = None
     priority: int = Field(default=0, description=PRIORITY)

@@ -34,7 +34,7 @@ router = new_router("responses")
 _MAX_CONVERSATIONS = 8  # to each of which a request may refer: finding one reads the whole store
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
-    "stop",
+    "stop", "min_tokens", "ignore_eos",
 )  # fmt: skip
 
 
