@@ -110,6 +110,9 @@ class ChatMessage(RequestModel):
             values["role"] = "tool"
         if values.get("role") == "tool" and "content" in values and values["content"] is None:
             values["content"] = ""
+        for name in ("images", "audio"):  # Ollama's place for them; in an assistant's message they echo an answer
+            if values.get(name) and values.get("role") != "assistant":
+                notes.refuse(name, "cannot be read by this model: send text")
         call = values.pop("function_call", None)
         if call is not None and not values.get("tool_calls"):
             values["tool_calls"] = [{"function": call}]
