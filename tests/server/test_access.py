@@ -103,7 +103,7 @@ def test_a_page_of_another_origin_is_kept_out_or_let_in(guarded: Live) -> None:
 LOCAL_NAMES = (
     "127.0.0.1:8000", "localhost:8000", "[::1]:8000", "192.168.0.7", "api.example", "a.localhost", "localhost.",
     "host.docker.internal:8000", "deepseek:8000", "my_service", "mypc.local:8000", "MyPC.Local", "nas.lan",
-    "pc.home.arpa", "llm.default.svc.cluster.local", "gpu.corp", "a.ts.example.net", "box.internal.",
+    "pc.home.arpa", "llm.default.svc.cluster.local", "gpu.corp", "a.ts.example.net", "box.internal.", "localhost:",
 )  # fmt: skip
 STRANGERS_NAMES = (
     "evil.example", "127.0.0.1.evil.example:80", "local.evil.com", "localhost.evil.com", "evil.com.", "fritz.box",
@@ -144,7 +144,7 @@ STRANGERS_PAGES = (
     "https://evil.example", "null", "", "http://localhost.evil.example", "http://evil.example:8000",
     "https://chrome-extension.evil.example", "http://127.0.0.1.evil.example", "http://nas.local.evil.example",
     "http://192.168.0.9:3000", "localhost:3000", "http://localhost:3000/", "http://", "//localhost",
-    "javascript:alert(1)",
+    "javascript:alert(1)", "ftp://evil.example", "wss://evil.example",
 )  # fmt: skip
 
 

@@ -204,3 +204,11 @@ def test_request_ids_of_messages_have_anthropics_name(tiny: Live) -> None:
     for answer in (tiny.post("/v1/messages", body), tiny.post("/v1/messages", {**body, "max_tokens": 0})):
         assert answer.headers["request-id"] == answer.headers["x-request-id"]
     assert "request-id" not in tiny.client.get("/health").headers
+
+
+def test_trailers_are_no_headers(tiny: Live) -> None:
+    """What stands behind a chunked body passed no check of a proxy, and must not add to the headers or change them."""
+    body = json.dumps(CHAT).encode()
+    chunks = b"%x\r\n%s\r\n0\r\nHost: evil.example\r\nOrigin: https://evil.example\r\n\r\n" % (len(body), body)
+    head = b"POST %s HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n" % (PATH.encode(), HEAD)
+    assert talk(tiny, head + chunks).startswith(b"HTTP/1.1 200")

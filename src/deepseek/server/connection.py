@@ -63,6 +63,11 @@ class Connection(HttpToolsProtocol):
         if self._header_timer is None:
             self._start_header_timer()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Not those behind a chunked body: trailers must not pass for headers (RFC 9110, section 6.5.1)."""
+        if self._expects_headers:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._stop_header_timer()
         self._expects_headers = False

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from deepseek.server.errors import ApiError
 
 ANY = "*"
-_HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.-]+)(?::\d{1,5})?")
+_HOST = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9_.-]+)(?::\d{0,5})?")
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([^\s/?#]*)")
-_WEB_SCHEMES = frozenset(("http", "https"))
+_WEB_SCHEMES = frozenset(("http", "https", "ws", "wss", "ftp", "gopher"))  # of addresses that strangers serve
 _LOCAL_DOMAINS = frozenset((
     "localhost", "local", "internal", "home.arpa", "test", "invalid",  # reserved by RFCs and ICANN
     "lan", "home", "corp", "intranet", "private", "localdomain",  # used in private networks, not in the public DNS
