@@ -262,7 +262,10 @@ HOSTILE = {
     "partial block": (file_bytes([], [info("t", [48], 2)]), "tensor 't': Q4_0 stores blocks of 32"),
     "unknown tensor type": (file_bytes([], [info("t", [32], 250)]), "tensor 't' has the unknown type 250"),
     "unsupported tensor type": (file_bytes([], [info("t", [256], 23)]), "the type IQ4_XS, .* requantise the model"),
-    "misaligned": (file_bytes([], [info("t", [4], 0, 16)]), "tensor 't' is misaligned: its offset 16 is no multiple"),
+    "misaligned": (
+        file_bytes([], [info("t", [4], 0, 16)]),
+        "tensor 't' is misaligned: its offset 16 is not a multiple",
+    ),
     "outside": (file_bytes([], [info("t", [4], 0, 1 << 40)]), "truncated: .* bytes are missing"),
     "offset overflow": (file_bytes([], [info("t", [4], 0, (1 << 64) - 32)]), "truncated: .* bytes are missing"),
     "truncated": (file_bytes([], [info("t", [64])], data=255), "truncated: .* bytes are missing"),

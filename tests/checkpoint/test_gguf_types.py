@@ -107,7 +107,7 @@ def test_rows_must_be_whole_blocks() -> None:
 def test_wrong_size_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"17 bytes are not a Q4_0 tensor of shape \[32\], which has 18"):
         dequantize("Q4_0", np.zeros(17, np.uint8), (32,))
-    with pytest.raises(CheckpointError, match="IQ4_XS is no block type"):
+    with pytest.raises(CheckpointError, match="IQ4_XS is not a block type"):
         dequantize("IQ4_XS", np.zeros(18, np.uint8), (32,))
 
 

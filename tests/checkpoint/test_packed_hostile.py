@@ -139,7 +139,7 @@ def swapped(header: Header) -> None:
         (lambda header: header["tensors"].append(header["tensors"][0]), "tensors, but the configuration asks for"),
         (lambda header: header["tensors"].__setitem__(2, None), "should be there is None"),
         (lambda header: header["tensors"].__setitem__(2, []), "should be there is"),
-        (lambda header: header.__setitem__("tensors", 3), "tensors of the header is no list"),
+        (lambda header: header.__setitem__("tensors", 3), "tensors of the header is not a list"),
         (swapped, "should be there is"),
     ],
 )

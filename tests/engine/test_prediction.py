@@ -171,7 +171,7 @@ def test_no_text_is_changed_and_guesses_are_accepted(name: str, depth: int, tmp_
 
 def test_without_prediction_layers_they_cannot_be_asked_for(tmp_path: Path) -> None:
     random_model(replace(CASES["v3"], num_nextn_predict_layers=0)).save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match="no prediction layers"):
+    with pytest.raises(ConfigError, match="no MTP layers"):
         load_runner(tmp_path, EngineConfig(speculative_method="mtp"))
     assert load_runner(tmp_path, EngineConfig(kv_cache_bytes=1 << 16)).prediction_layers == 0
 

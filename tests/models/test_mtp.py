@@ -143,7 +143,7 @@ def test_speculation_ends_at_an_end_token_and_at_the_limits() -> None:
 
 
 def test_speculation_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(GenerationError, match="no prediction layers"):
+    with pytest.raises(GenerationError, match="no MTP layers"):
         generate_speculative(Model(CASES["v3"]), [1], max_tokens=1)
     with pytest.raises(GenerationError, match="empty"):
         generate_speculative(Model(CONFIG), [], max_tokens=1)

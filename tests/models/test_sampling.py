@@ -104,7 +104,7 @@ def test_a_bad_setting_is_refused_by_name(field: str, value: object) -> None:
 )  # fmt: skip
 def test_what_only_the_engine_does_is_refused_by_name(field: str, value: object) -> None:
     assert field not in CARRIED_OUT
-    with pytest.raises(GenerationError, match=f"^{field} is not done by the PyTorch reference: use the engine"):
+    with pytest.raises(GenerationError, match=f"^{field} is not supported by the PyTorch reference: use the engine"):
         Sampler(SamplingParams(**{field: value}))
 
 

@@ -76,7 +76,7 @@ def test_rows_are_chosen_by_key() -> None:
     chosen = chosen_work(["together-16", "decode-500"])
     assert [(work.kind, work.context, work.requests) for work in chosen] == [("decode", 500, 1), ("together", 128, 16)]
     assert chosen_work([]) == list(standard_work())
-    with pytest.raises(DeepseekError, match="'decode-7' is no row for this model; known are prompt-128, "):
+    with pytest.raises(DeepseekError, match="unknown row 'decode-7'; this model has prompt-128, "):
         chosen_work(["decode-7"])
 
 

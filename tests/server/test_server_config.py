@@ -41,7 +41,7 @@ def test_defaults_of_the_engine_are_the_engines() -> None:
         ("port: '1'", "port must be a whole number"),
         ("port: 70000", "port must be from 0 to 65535"),
         ("- 1", "must hold settings by name"),
-        ("a: [", "is no YAML"),
+        ("a: [", "is not valid YAML"),
         ("speculation: sometimes", "speculation must be one of"),
         ("ssl_keyfile: /nowhere", "go together"),
         ("root_path: models", "root_path must be"),

@@ -110,7 +110,7 @@ def test_json_under_another_type(tiny: Live, content_type: str) -> None:
 def test_a_form_is_told_that_it_is_one(tiny: Live) -> None:
     status, message = send(tiny, b"model=tiny&prompt=hi", Content_Type="application/x-www-form-urlencoded")
     assert status == 400
-    assert "no valid JSON" in message
+    assert "not valid JSON" in message
     assert "application/x-www-form-urlencoded" in message
 
 
@@ -163,21 +163,21 @@ def test_an_offer_to_go_on_with_http_2_keeps_the_body(tiny: Live, split: bool, c
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500, 400, "use http://"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "let the client speak HTTP/1.1"),
-        (b"nonsense\r\n\r\n", 400, "no valid HTTP"),
+        (b"nonsense\r\n\r\n", 400, "not valid HTTP"),
         (
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
             400,
-            "no valid HTTP",
+            "not valid HTTP",
         ),
         (
             b"POST %s HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\nxyz\r\n" % (PATH.encode(), HEAD),
             400,
-            "no valid HTTP",
+            "not valid HTTP",
         ),
         (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 40_000), 414, "32,768 bytes"),
         (b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 100_000), 414, "bytes here"),
         (b"GET / HTTP/1.1\r\n" + b"X-Header: aaaaaaaaaaaaaaaa\r\n" * 4_000, 431, "headers"),
-        (b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405, "no proxy"),
+        (b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n", 405, "not a proxy"),
     ],
 )
 def test_what_is_no_http(tiny: Live, data: bytes, status: int, message: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -39,13 +39,13 @@ def changed(metadata: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("token_type", [1], "differ in length"),
         ("token_type", ["a"], "differ in length"),
         ("merges", MISSING, "merges is missing"),
-        ("merges", ["a"], r"merges\[0\]: 'a' is no pair"),
-        ("merges", ["a b c"], r"merges\[0\]: 'a b c' is no pair"),
-        ("merges", [7], "is no pair"),
+        ("merges", ["a"], r"merges\[0\]: 'a' is not a pair"),
+        ("merges", ["a b c"], r"merges\[0\]: 'a b c' is not a pair"),
+        ("merges", [7], "is not a pair"),
         ("merges", ["qqq zzz"], "names a token that is not in the vocabulary"),
         ("merges", [" a"], "names a token that is not in the vocabulary"),
-        ("bos_token_id", 1.5, "bos_token_id: 1.5 is no token id"),
-        ("eos_token_id", "2", "eos_token_id: '2' is no token id"),
+        ("bos_token_id", 1.5, "bos_token_id: 1.5 is not a token id"),
+        ("eos_token_id", "2", "eos_token_id: '2' is not a token id"),
         ("add_bos_token", 1, "add_bos_token must be a boolean"),
         ("pre", "unheard-of", "pre 'unheard-of' is not known"),
         ("pre", 5, "pre must be a name"),
@@ -176,11 +176,11 @@ def folder(tmp_path: Path, tokenizer: Any, **files: str) -> Path:
         ('{"a":' * 100_000, "nested too deeply"),
         ('{"model": ' + "9" * 5000 + "}", "not valid JSON"),
         ('{"model": {"type": "BPE", "vocab": {"a": 0, "b": 0}, "merges": []}}', "gives one id to two tokens"),
-        ('{"model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}}', "is no token id"),
-        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "is no token id"),
+        ('{"model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}}', "is not a token id"),
+        ('{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}', "is not a token id"),
         ('{"model": {"type": "Unigram", "vocab": [["a", 1e999]]}}', "not a finite number"),
         ('{"model": {"type": "Unigram", "vocab": [["a", 0], ["a", 0]]}}', "holds a token twice"),
-        ('{"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 7}}', "unk_id: 7 is no token id"),
+        ('{"model": {"type": "Unigram", "vocab": [["a", 0]], "unk_id": 7}}', "unk_id: 7 is not a token id"),
     ],
 )
 def test_hostile_json_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_added_tokens_and_decoders_are_checked(byte_level: Tokenizer, tmp_path: 
     added = {"id": 3, "content": "<new>", "special": True, "normalized": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False}
     for bad, message in (
-        ([{**added, **flags, "id": 10**7}], "is no token id"),
+        ([{**added, **flags, "id": 10**7}], "is not a token id"),
         ([{**added, **flags, "id": 5000}], "says id 5000 but gets"),
         ([{**added, **flags}, {**added, **flags}], "content or an id twice"),
         ([{**added, **flags, "content": ""}], "not empty"),

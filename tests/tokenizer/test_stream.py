@@ -101,7 +101,7 @@ def test_a_decoder_can_be_used_again(smollm2: Tokenizer) -> None:
 
 def test_no_id_is_negative_and_padded_rows_print_nothing(smollm2: Tokenizer) -> None:
     assert smollm2.decode([smollm2.vocab_size + 7]) == ""
-    with pytest.raises(TokenizerError, match="-1 is no token id"):
+    with pytest.raises(TokenizerError, match="-1 is not a token id"):
         smollm2.decode([-1])
 
 

@@ -86,7 +86,7 @@ def test_a_file_with_changes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_recipe(tmp_path / "other.toml")
     path.write_text("name = ")
-    with pytest.raises(ConfigError, match="no TOML"):
+    with pytest.raises(ConfigError, match="not valid TOML"):
         read_recipe(path)
 
 

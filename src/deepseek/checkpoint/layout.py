@@ -105,7 +105,7 @@ def _check_fp8(config: ModelConfig, place: Place, scale: str, sources: Mapping[s
             " weight_block_size"
         )
     if len(place.entry.shape) < 2:
-        raise CheckpointError(f"{at} is no matrix, and only matrices have block scales; store it as BF16 or F32")
+        raise CheckpointError(f"{at} is not a matrix, and only matrices have block scales; store it as BF16 or F32")
     if scale not in sources:
         raise CheckpointError(f"{at}: its scales {scale!r} are missing; fetch the checkpoint again")
     entry, expected = sources[scale].entry, scale_shape(place.entry.shape, config.fp8_block)

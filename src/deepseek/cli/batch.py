@@ -14,7 +14,7 @@ from deepseek.errors import GenerationError
 
 def batch(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Requests, a JSON object a line.")
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Requests, one JSON object per line.")
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where answers go; by default FILE.answers.jsonl.")
@@ -41,8 +41,8 @@ def batch(
     """Answer a file of requests in OpenAI's batch format.
 
     A line is `{"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [...]}}`.
-    Answers come in the order of the requests; those that are refused go to OUTPUT.errors.jsonl. If it is interrupted,
-    however, the same command goes on where it was.
+    Answers come in the order of the requests; those that are refused go to OUTPUT.errors.jsonl. After an
+    interruption, the same command continues where it stopped.
     """
     from deepseek.engine.engine import Engine
     from deepseek.hub import DEFAULT_MODEL, resolve

@@ -24,25 +24,26 @@ def carve(
     out_folder: Annotated[Path, typer.Option("--out", help="Where the new model goes; must not exist, see --force.")],
     text: Annotated[
         list[Path] | None,
-        typer.Option("--text", help="File or folder of text to fit and distil on; repeatable. Not with --upcycle."),
+        typer.Option("--text", help="File or folder of text to fit and distill on; repeatable. Not with --upcycle."),
     ] = None,
     experts: Annotated[
         int | None, typer.Option(min=2, help="Routed experts; by default about 32, with --upcycle 4.")
     ] = None,
     active: Annotated[
-        int | None, typer.Option(min=1, help="Of these a token passes; by default three quarters in all, or 1 copy.")
+        int | None,
+        typer.Option(min=1, help="Of these, experts per token; by default three quarters in all, or 1 copy."),
     ] = None,
-    shared: Annotated[
-        int | None, typer.Option(min=0, help="Number of shared experts, which every token passes; by default a third.")
-    ] = None,
+    shared: Annotated[int | None, typer.Option(min=0, help="Number of shared experts, by default a third.")] = None,
     compensate: Annotated[
         bool, typer.Option(help="Refit outputs to stand in for dropped experts; without it, all on is the dense model.")
     ] = True,
     distil_minutes: Annotated[
-        float, typer.Option(min=0, help="Then learn the dense model's predictions for so long; goes on when repeated.")
+        float, typer.Option(min=0, help="Then distill from the dense model for so long; the same command resumes.")
     ] = 0,
-    calibration_tokens: Annotated[int, typer.Option(min=1024, help="Of the text, to fit experts and routers.")] = 98304,
-    window: Annotated[int, typer.Option(min=16, help="Tokens of the text that are read together.")] = 512,
+    calibration_tokens: Annotated[
+        int, typer.Option(min=1024, help="Tokens of the text to fit experts and routers on.")
+    ] = 98304,
+    window: Annotated[int, typer.Option(min=16, help="Tokens in one window of the text.")] = 512,
     copies: Annotated[
         bool, typer.Option("--upcycle", help="No carving: every expert a copy of the whole layer, to be trained.")
     ] = False,

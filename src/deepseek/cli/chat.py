@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 DEFAULTS = SamplingParams(max_tokens=512)
 
 HELP = """\
-  /system TEXT   set the system message and start anew
+  /system TEXT   set the system message and start over
   /reset         forget the conversation
   /exit          leave (so does Ctrl-D); Ctrl-C stops an answer
   a line that ends with \\ goes on in the next"""

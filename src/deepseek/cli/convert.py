@@ -1,4 +1,4 @@
-"""`deepseek convert`: a checkpoint written anew in another format or type."""
+"""`deepseek convert`: a checkpoint to another format or type."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -38,10 +38,10 @@ def convert(
     allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: for programs.")] = False,
 ) -> None:
-    """Write a checkpoint anew: safetensors to GGUF and back, in another type, with its tokenizer.
+    """Convert a checkpoint between safetensors and GGUF, optionally to another type; the tokenizer is included.
 
-    llama.cpp loads the GGUF files, Transformers the folders. What cannot be said in the other format is refused or
-    reported, never dropped in silence. One tensor is in memory at a time.
+    llama.cpp loads the GGUF files, Transformers the folders. What the other format cannot hold is refused or
+    reported, never dropped silently. One tensor is in memory at a time.
 
     Examples:
 

@@ -12,7 +12,7 @@ from deepseek.hub.cache import in_units
 
 def data(
     recipe: Annotated[Path, typer.Argument(help="A TOML file that names the sources; see recipes/data.")],
-    output: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; a later run goes on with it.")],
+    output: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; a later run continues it.")],
     downloads: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps the packages, to share among outputs; by default OUT/downloads."),
@@ -25,7 +25,7 @@ def data(
 ) -> None:
     """Prepare text for training: fetch, clean, drop duplicates, hold some out, train a tokenizer, write tokens.
 
-    A run that was interrupted goes on where it was, and a second run does nothing.
+    An interrupted run continues where it stopped; a second run does nothing.
 
     Examples:
 
@@ -57,7 +57,7 @@ def _print(told: dict[str, Any]) -> None:
     from deepseek.training.data.prepare import notes
 
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for name in ("source", "language", "text", "documents", "same", "alike", "tokens", "held out", "bytes a token"):
+    for name in ("source", "language", "text", "documents", "same", "alike", "tokens", "held out", "bytes per token"):
         table.add_column(name, justify="left" if name in ("source", "language") else "right")
     for entry in told["sources"]:
         table.add_row(

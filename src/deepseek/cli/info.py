@@ -123,21 +123,23 @@ def _summary(facts: dict[str, Any], config: "ModelConfig") -> list[tuple[str, st
     lines = [("parameters", short_count(total))]
     if config.moe:
         lookup = (
-            "" if config.tie_word_embeddings else f", besides {short_count(facts['embedding_parameters'])} looked up"
+            ""
+            if config.tie_word_embeddings
+            else f", plus {short_count(facts['embedding_parameters'])} embedding parameters"
         )
-        lines.append(("active a token", f"{short_count(active)} ({active / total:.1%}){lookup}"))
+        lines.append(("active per token", f"{short_count(active)} ({active / total:.1%}){lookup}"))
         shared = f" and {config.moe.n_shared_experts} shared" if config.moe.n_shared_experts else ""
         lines.append(
             ("experts", f"{config.moe.num_experts_per_tok} of {config.moe.n_routed_experts}{shared} in each MoE layer")
         )
     if facts["mtp_parameters"]:
-        lines.append(("prediction layers", f"{short_count(facts['mtp_parameters'])} more (multi-token prediction)"))
+        lines.append(("MTP layers", f"{short_count(facts['mtp_parameters'])} on top (multi-token prediction)"))
     context = config.max_position_embeddings
     lines.append(("context", f"{context:,} tokens"))
     weights = ", ".join(f"{memory_text(size)} {precision}" for precision, size in facts["weight_bytes"].items())
     lines.append(("weights", weights))
     cache = facts["kv_bytes_per_token"]["bf16"]
-    lines.append(("KV cache, bf16", f"{cache:,} bytes a token, {memory_text(cache * context)} at full context"))
+    lines.append(("KV cache, bf16", f"{cache:,} bytes per token, {memory_text(cache * context)} at full context"))
     return lines
 
 

@@ -24,7 +24,7 @@ def pack(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="A file of your own instead of one in the cache.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Pack anew, over what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Pack again, replacing what is there.")] = False,
     revision: options.Revision = None,
     allow_unknown_keys: options.AllowUnknownKeys = False,
     as_json: options.AsJson = False,

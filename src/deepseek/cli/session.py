@@ -56,8 +56,8 @@ class Wanted:
             others["--kv-cache-dtype"] = self.kv_cache_dtype
         for name, value in others.items():
             if value != "auto":
-                other = "torch" if engine else "engine"
-                raise DeepseekError(f"{name} means nothing to --backend {self.backend}: leave it out or use {other}")
+                hint = f"leave it out, or use --backend {'torch' if engine else 'engine'}"
+                raise DeepseekError(f"{name} has no effect with --backend {self.backend}: {hint}")
 
 
 @dataclass(kw_only=True)

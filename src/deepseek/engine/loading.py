@@ -81,7 +81,7 @@ def _predicts(model: ModelConfig, config: EngineConfig) -> bool:
         return False
     if config.speculative_method == "mtp" and not model.num_nextn_predict_layers:
         raise ConfigError(
-            "speculative_method is mtp, but this checkpoint has no prediction layers (num_nextn_predict_layers is 0): "
+            "speculative_method is mtp, but this checkpoint has no MTP layers (num_nextn_predict_layers is 0): "
             "use ngram or auto"
         )
     return model.num_nextn_predict_layers > 0

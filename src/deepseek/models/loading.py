@@ -41,8 +41,8 @@ def _take(model: Model, checkpoint: Checkpoint, targets: dict[str, Tensor], name
     if original := shared_with(model, name):
         if not _equal(raw, checkpoint.raw(original)):
             raise CheckpointError(
-                f"{checkpoint.path}: tensor {name!r} differs from {original!r}, but this version's prediction layers "
-                "share the model's (V3, section 2.2); remove the prediction layers (num_nextn_predict_layers 0)"
+                f"{checkpoint.path}: tensor {name!r} differs from {original!r}, but this version's MTP layers "
+                "share the model's (V3, section 2.2); remove the MTP layers (num_nextn_predict_layers 0)"
             )
         return
     fill(target, raw)

@@ -39,7 +39,7 @@ def generate_speculative(
     """
     depth = len(model.prediction_layers)
     if depth == 0:
-        raise GenerationError("this model has no prediction layers (num_nextn_predict_layers is 0): use generate")
+        raise GenerationError("this model has no MTP layers (num_nextn_predict_layers is 0): use generate")
     limit = min(max_tokens, model.room_after(prompt_ids))
     ends = () if ignore_eos else model.config.eos_token_ids
     cache = model.new_cache(len(prompt_ids) + limit + depth)

@@ -24,7 +24,7 @@ class Sampler:
         for field in fields(params):
             if field.name not in CARRIED_OUT and getattr(params, field.name) != field.default:
                 raise GenerationError(
-                    f"{field.name} is not done by the PyTorch reference: use the engine, or leave it out"
+                    f"{field.name} is not supported by the PyTorch reference: use the engine, or leave it out"
                 )
         self.params = params
         self._generator = torch.Generator()

@@ -92,7 +92,7 @@ def chosen_work(keys: Sequence[str], *, quick: bool = False, longest: int | None
     """The standard work of these keys, all without keys. Raises DeepseekError naming those that exist."""
     known = {work.key: work for work in standard_work(quick=quick, longest=longest)}
     if unknown := sorted(set(keys) - known.keys()):
-        raise DeepseekError(f"{unknown[0]!r} is no row for this model; known are {', '.join(known)}")
+        raise DeepseekError(f"unknown row {unknown[0]!r}; this model has {', '.join(known)}")
     return [work for key, work in known.items() if not keys or key in keys]
 
 

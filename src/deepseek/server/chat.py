@@ -71,7 +71,7 @@ class ChatTask:
             return forced_calls.schema_of_calls(functions, several=self.parallel_tool_calls)
         named = next((one for one in functions if one["name"] == self.tool_choice), None)
         if named is None:
-            raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is none of tools")
+            raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is not in tools")
         if arguments_alone:
             return forced_calls.schema_of_arguments(named)
         return forced_calls.schema_of_calls([named], several=False)

@@ -91,7 +91,7 @@ class Connection(HttpToolsProtocol):
         """Read the request again as if it offered no other protocol; a server may ignore the offer."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse("405 Method Not Allowed", "this server is no proxy: CONNECT is not possible")
+            self._refuse("405 Method Not Allowed", "this server is not a proxy: CONNECT is not possible")
             return
         version = self.parser.get_http_version().encode()
         close = any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
@@ -110,7 +110,7 @@ class Connection(HttpToolsProtocol):
         elif self._expects_headers and data.startswith(b"PRI * HTTP/2"):
             what, hint = "HTTP/2 without TLS came to a port that speaks HTTP/1.1", "let the client speak HTTP/1.1"
         else:
-            what, hint = f"the request is no valid HTTP: {error!s:.200}", "correct the client"
+            what, hint = f"the request is not valid HTTP: {error!s:.200}", "correct the client"
         self._refuse("400 Bad Request", f"{what}: {hint}")
 
     def _start_header_timer(self) -> None:

@@ -45,7 +45,7 @@ async def fit(service: "Service", query: str, document: str, wish: "Wish") -> tu
 def _ids(service: "Service", query: str, document: str) -> tuple[list[int], list[int]]:
     """Of what precedes the query, and of the query. Control tokens in either are text."""
     if not query.strip():
-        raise GenerationError("a query must have at least one character that is no blank")
+        raise GenerationError("a query must have at least one character that is not whitespace")
     before, asked = (
         service.within_context(service.tokenizer.encode, text, parse_special=False, add_special_tokens=False)
         for text in (f"{_BEFORE}{document}{_BETWEEN}", f" {query}")

@@ -163,7 +163,9 @@ class ServerConfig:
     max_stored_bytes: int = _setting(4 << 30, STORE, "Length of all files of an API key together.")
     max_batch_lines: int = _setting(50_000, STORE, "Requests in a batch.")
 
-    access_log: AccessLog = _setting("auto", LOGS, "A JSON line a request on stderr; auto: where that is no terminal.")
+    access_log: AccessLog = _setting(
+        "auto", LOGS, "JSON on stderr, one line per request; auto: where stderr is not a terminal."
+    )
 
     log_level: LogLevel = _setting(
         "warning", LOGS, "Messages on stderr; debug: also which fields of each request were ignored."
@@ -263,7 +265,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}): give --config another file") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is no YAML: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(values, dict | None):
         raise ConfigError(f"{path}: must hold settings by name, such as `port: 8000`")
     named = {str(name).replace("-", "_"): value for name, value in (values or {}).items()}

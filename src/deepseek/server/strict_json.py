@@ -100,9 +100,9 @@ def parse(data: bytes) -> Any:
     except ApiError:
         raise
     except UnicodeEncodeError:
-        raise _wrong("it holds half a surrogate pair, which is no text") from None
+        raise _wrong("it holds half a surrogate pair, which is not valid text") from None
     except UnicodeDecodeError as error:
-        raise _wrong(f"byte {error.start} is no UTF-8") from None
+        raise _wrong(f"byte {error.start} is not valid UTF-8") from None
     except json.JSONDecodeError as error:
         raise _wrong(f"{error.msg} at character {error.pos}") from None
     except (ValueError, RecursionError) as error:
@@ -110,7 +110,7 @@ def parse(data: bytes) -> Any:
 
 
 def _wrong(what: str) -> ApiError:
-    return ApiError(400, f"the body is no valid JSON: {what}", code="invalid_json")
+    return ApiError(400, f"the body is not valid JSON: {what}", code="invalid_json")
 
 
 def _check_bounds(data: bytes) -> None:
@@ -146,7 +146,7 @@ def _first_twice(pairs: list[tuple[str, Any]]) -> str:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise _wrong(f"{constant} is no number")
+    raise _wrong(f"{constant} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

@@ -30,7 +30,7 @@ def _from_path(path: Path) -> Tokenizer:
             return _from_gguf(path)
         path = path.parent  # tokenizer.json, config.json or weights: the tokenizer lies beside them
     if not path.is_dir():
-        raise TokenizerError(f"{path}: is no folder and no file")
+        raise TokenizerError(f"{path}: is neither a folder nor a file")
     if has_tokenizer(path):
         return read_tokenizer(path)
     try:

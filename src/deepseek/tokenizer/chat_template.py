@@ -147,7 +147,7 @@ def _encodable(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise TokenizerError(f"{where} holds half a surrogate pair, which is no text: decode it correctly") from None
+        raise TokenizerError(f"{where} holds half a surrogate pair, which is not text: decode it correctly") from None
     return text
 
 

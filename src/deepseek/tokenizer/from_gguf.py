@@ -138,7 +138,7 @@ class _Vocabulary:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int):
-            raise TokenizerError(f"{self.where}: {key}: {value!r:.60} is no token id: expected a whole number")
+            raise TokenizerError(f"{self.where}: {key}: {value!r:.60} is not a token id: expected a whole number")
         if 0 <= value < len(self.tokens):
             return value
         logger.warning("%s: %s is %d, outside the %d tokens; taken as none", self.where, key, value, len(self.tokens))

@@ -113,7 +113,7 @@ def _sentencepiece(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     if data is None:
         raise TokenizerError(f"{path}: larger than the {MAX_FILE_BYTES:,} bytes allowed here")
     if not data.startswith(b"\n"):
-        raise TokenizerError(f"{path}: is no SentencePiece model (perhaps a tiktoken file): {_SAVE_ONCE}")
+        raise TokenizerError(f"{path}: is not a SentencePiece model (perhaps a tiktoken file): {_SAVE_ONCE}")
     model = parse_model(data, str(path))
     metadata = _as_gguf(model, config)
     spec, found = spec_from_gguf(metadata, where=str(path))

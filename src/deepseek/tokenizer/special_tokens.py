@@ -44,5 +44,5 @@ def decoder_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"{where}: added_tokens_decoder must map ids to tokens: {error!r:.100}") from error
     if not valid:
-        raise TokenizerError(f"{where}: added_tokens_decoder holds a token that is no text of 1 to 1024 characters")
+        raise TokenizerError(f"{where}: added_tokens_decoder has a token that is not 1 to 1024 characters")
     return tokens

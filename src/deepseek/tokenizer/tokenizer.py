@@ -84,7 +84,7 @@ class Tokenizer:
     def id_to_token(self, token_id: int) -> str | None:
         """The piece as the vocabulary spells it (`Ġthe`), None for an id without one."""
         if not 0 <= token_id < 2**32:
-            raise TokenizerError(f"{token_id} is no token id")
+            raise TokenizerError(f"{token_id} is not a token id")
         return self._backend.id_to_token(token_id)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -296,4 +296,4 @@ def _check_text(text: object) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise TokenizerError("the text holds half a surrogate pair, which is no text: decode it correctly") from None
+        raise TokenizerError("the text holds half a surrogate pair, which is not text: decode it correctly") from None

@@ -144,12 +144,12 @@ def check_tokens(tokens: Any, where: str) -> None:
     try:
         "".join(tokens).encode()
     except UnicodeEncodeError:
-        raise TokenizerError(f"{where}: a token holds half a surrogate pair, which is no text") from None
+        raise TokenizerError(f"{where}: a token holds half a surrogate pair, which is not valid text") from None
 
 
 def check_id(value: Any, count: int, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
-        raise TokenizerError(f"{where}: {value!r:.60} is no token id: expected 0 to {count - 1}")
+        raise TokenizerError(f"{where}: {value!r:.60} is not a token id: expected 0 to {count - 1}")
     return value
 
 
@@ -182,7 +182,7 @@ def check_merges(merges: list[Any], vocabulary: Any, where: str, prefix: str = "
         parts = merge.split(" ") if isinstance(merge, str) else merge
         left, right = parts if isinstance(parts, (list, tuple)) and len(parts) == 2 else (None, None)
         if not isinstance(left, str) or not isinstance(right, str):
-            raise TokenizerError(f"{where}[{place}]: {merge!r:.60} is no pair of two tokens")
+            raise TokenizerError(f"{where}[{place}]: {merge!r:.60} is not a pair of tokens")
         if not left or not right or left not in vocabulary or right not in vocabulary or left + right not in vocabulary:
             raise TokenizerError(f"{where}[{place}]: {merge!r:.60} names a token that is not in the vocabulary")
         pairs.append((left, right))

@@ -119,7 +119,7 @@ def _check(model: Model, tokens_bt1: Tensor, mtp_weight: float) -> None:
     depth = len(model.prediction_layers)
     if mtp_weight and not depth:
         raise ConfigError(
-            f"mtp_weight is {mtp_weight}, but the model has no prediction layers: set num_nextn_predict_layers, or 0"
+            f"mtp_weight is {mtp_weight}, but the model has no MTP layers: set num_nextn_predict_layers, or 0"
         )
     least = 2 + depth if mtp_weight else 2
     if tokens_bt1.dim() != 2 or tokens_bt1.shape[1] < least:

@@ -19,7 +19,7 @@ def read_recipe(path: Path, *, changes: Sequence[str] = (), steps: int | None = 
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: no TOML ({error})") from None
+        raise ConfigError(f"{path}: not valid TOML ({error})") from None
     change_values(values, changes, steps=steps)
     _make_absolute(values, path.parent)
     try:
@@ -50,7 +50,7 @@ def _set(values: dict[str, Any], change: str) -> None:
     for table in tables:
         values = values.setdefault(table, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"--set {key.strip()}: {table} is no table")
+            raise ConfigError(f"--set {key.strip()}: {table} is not a table")
     values[last] = value
 
 

@@ -102,7 +102,7 @@ class RunFolder:
         try:
             values: dict[str, Any] = json.loads(path.read_bytes())
         except ValueError:
-            raise CheckpointError(f"{path}: is no JSON; restore it, or begin the run anew in another folder") from None
+            raise CheckpointError(f"{path}: is not valid JSON; restore it, or start a new run elsewhere") from None
         return values
 
 

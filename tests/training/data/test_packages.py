@@ -141,7 +141,7 @@ def test_what_is_not_to_be_had_is_said(index: Index, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("package", ["--index-url=x", "a b", "../x", "x==1", "http://x"])
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "deb", "npm"])
 def test_names_that_a_client_could_take_otherwise_are_refused(tmp_path: Path, kind: str, package: str) -> None:
-    with pytest.raises(DataError, match="is no package name"):
+    with pytest.raises(DataError, match="is not a package name"):
         fetch_package(source(kind, package), tmp_path)
 
 

@@ -248,7 +248,7 @@ def test_vectors_of_texts_of_an_r_package() -> None:
         read("rdb", {"x.rdb": b"\x7f\xff\xff\xff" + data[4:]})
     with pytest.raises(DataError, match="another size"):
         read("rdb", {"x.rdb": b"\x00\x00\x00\x05" + data[4:]})
-    with pytest.raises(DataError, match="no R serialisation"):
+    with pytest.raises(DataError, match="not an R serialization"):
         read("rdb", {"x.rdb": r_record(r_texts("abc")[:-2])})
 
 

@@ -25,7 +25,7 @@ def dequantize(dtype: str, data: Bytes, shape: tuple[int, ...]) -> Floats:
     is not exactly the tensor's bytes.
     """
     if dtype not in _DECODERS:
-        raise CheckpointError(f"{dtype} is no block type of GGUF; known are {', '.join(_DECODERS)}")
+        raise CheckpointError(f"{dtype} is not a block type of GGUF; known are {', '.join(_DECODERS)}")
     if data.size != byte_size(dtype, shape):
         raise CheckpointError(
             f"{data.size} bytes are not a {dtype} tensor of shape {list(shape)}, which has {byte_size(dtype, shape)}"

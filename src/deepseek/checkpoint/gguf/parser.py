@@ -257,7 +257,7 @@ class _Parser:
         placed = {}
         for name, info in infos.items():
             if info.offset % alignment:
-                self.fail(f"tensor {name!r} is misaligned: its offset {info.offset:,} is no multiple of {alignment}")
+                self.fail(f"tensor {name!r} is misaligned: its offset {info.offset:,} is not a multiple of {alignment}")
             placed[name] = TensorEntry(info.dtype, info.shape, start + info.offset, info.size)
         self._check_overlap(placed)
         return placed

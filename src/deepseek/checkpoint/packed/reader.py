@@ -126,7 +126,7 @@ def _description(header: dict[str, Any], where: str) -> Description:
 def _tensors(rows: Any, config: ModelConfig, start: int, size: int, where: str) -> dict[str, PackedTensor]:
     """Every tensor that the configuration asks for, at the place where `placed` puts it."""
     if not isinstance(rows, list):
-        raise CheckpointError(f"{where}: tensors of the header is no list; {_AGAIN}")
+        raise CheckpointError(f"{where}: tensors of the header is not a list; {_AGAIN}")
     _check_count(config, len(rows), where)
     slots = list(slots_of(config))
     if len(slots) != len(rows):

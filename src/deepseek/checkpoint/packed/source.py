@@ -47,8 +47,8 @@ class Source:
             ours, theirs = self.checkpoint.raw(copy), self.checkpoint.raw(original)
             if not _equal(ours, theirs):
                 raise CheckpointError(
-                    f"{self.checkpoint.path}: tensor {copy!r} differs from {original!r}, but prediction layers share "
-                    "the model's (V3, section 2.2); remove the prediction layers (num_nextn_predict_layers 0)"
+                    f"{self.checkpoint.path}: tensor {copy!r} differs from {original!r}, but MTP layers share "
+                    "the model's (V3, section 2.2); remove the MTP layers (num_nextn_predict_layers 0)"
                 )
 
     @property

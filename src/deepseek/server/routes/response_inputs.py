@@ -39,7 +39,7 @@ async def input_items(
         items.reverse()
     ids = [item["id"] for item in items]
     if after is not None and after not in ids:
-        raise ApiError(400, f"after names {after!r:.100}, which is no input item of this response", param="after")
+        raise ApiError(400, f"after names {after!r:.100}, which is not an input item of this response", param="after")
     start = 0 if after is None else ids.index(after) + 1
     page = items[start : start + limit]
     return json_response(

@@ -41,11 +41,11 @@ ALL = Thinning()
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Raises OSError also for what is no regular file: opening a pipe would wait for ever."""
+    """Raises OSError also for what is not a regular file: opening a pipe would wait for ever."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is no regular file")
+        raise OSError(f"{path} is not a regular file")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 

@@ -75,9 +75,9 @@ def _checked(source: SourceConfig) -> tuple[str, str | None]:
     """Name and version, neither of which a client could take for an option, an address or a file."""
     assert source.package is not None
     if not _NAME.fullmatch(source.package) or ".." in source.package:
-        raise DataError(f"source {source.name}: {source.package!r:.80} is no package name")
+        raise DataError(f"source {source.name}: {source.package!r:.80} is not a package name")
     if source.version is not None and not _VERSION.fullmatch(source.version):
-        raise DataError(f"source {source.name}: {source.version!r:.80} is no version")
+        raise DataError(f"source {source.name}: {source.version!r:.80} is not a version")
     return source.package, source.version
 
 

@@ -72,7 +72,7 @@ _DEFAULT_INDEX = "from pip._internal.models.index import PyPI; print(PyPI.simple
 
 def _opened(address: str, accept: str) -> IO[bytes]:
     if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
-        raise HubError(f"the index leads to {address!r:.100}, which is no web address")
+        raise HubError(f"the index leads to {address!r:.100}, which is not a web address")
     request = urllib.request.Request(address, headers={"Accept": accept, "Accept-Encoding": "identity"})
     try:
         opened: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
@@ -93,7 +93,7 @@ def _files_on(page: str) -> dict[str, tuple[str, str | None]]:
             listed = json.loads(text)["files"]
             links = [(file["filename"], file["url"], file.get("hashes", {}).get("sha256")) for file in listed]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HubError(f"the index answers what is no list of files ({error}): see `pip config list`") from error
+            raise HubError(f"the index's answer is not a list of files ({error}): see `pip config list`") from error
     else:
         parser = _Links()
         parser.feed(text)

@@ -44,7 +44,7 @@ def _places(index: Member, encoding: str) -> list[tuple[int, int]]:
         try:
             places.add((_number(fields[1]), _number(fields[2])))
         except (IndexError, KeyError) as error:
-            raise DataError(f"{index.name}:{number}: is no line of a dictionary's index") from error
+            raise DataError(f"{index.name}:{number}: is not a line of a dictionary index") from error
     return sorted(places)
 
 

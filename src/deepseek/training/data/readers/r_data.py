@@ -49,7 +49,7 @@ def _texts(record: bytes, where: str) -> list[str]:
     try:
         return list(_unpacked(record))
     except (struct.error, IndexError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: holds a value that is no R serialisation ({error})") from error
+        raise DataError(f"{where}: holds a value that is not an R serialization ({error})") from error
 
 
 def _unpacked(record: bytes) -> Iterator[str]:
