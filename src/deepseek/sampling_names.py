@@ -4,11 +4,13 @@ import difflib
 from collections.abc import Iterable, Mapping
 
 LENGTH_ALIASES: Mapping[str, str] = dict.fromkeys(
-    ("n_predict", "num_predict", "max_new_tokens", "max_gen_len", "max_tokens_to_sample"), "max_tokens"
+    ("n_predict", "num_predict", "max_new_tokens", "max_gen_len", "max_tokens_to_sample", "max_output_tokens"),
+    "max_tokens",
 )
 SAMPLING_ALIASES: Mapping[str, str] = {
     "n_cmpl": "n",
     "num_return_sequences": "n",
+    "candidate_count": "n",
     "repeat_penalty": "repetition_penalty",
     "rep_pen": "repetition_penalty",
     "freq_pen": "frequency_penalty",
@@ -21,6 +23,7 @@ SAMPLING_ALIASES: Mapping[str, str] = {
     "stop_sequence": "stop",
     "stopping_strings": "stop",
     "stop_strings": "stop",
+    "stop_words": "stop",
     "min_new_tokens": "min_tokens",
     "ban_eos_token": "ignore_eos",
     "no_stop_trim": "include_stop_str_in_output",

@@ -8,8 +8,8 @@ from deepseek.sampling import MOST_LOGPROBS
 from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import SamplingFields
 from deepseek.server.protocol.ignored_fields import ignore
-from deepseek.server.protocol.peer_fields import CACHE_HINTS
-from deepseek.server.protocol.tolerance import Notes, Refused, RequestModel
+from deepseek.server.protocol.peer_fields import CACHE_HINTS, UNREADABLE
+from deepseek.server.protocol.tolerance import CONTRADICTION, Notes, Refused, RequestModel
 from deepseek.server.protocol.tools import (
     CUSTOM_PARAMETERS,
     MAX_TOOLS,
@@ -30,6 +30,7 @@ class ContentPart(RequestModel):
     """Text only: other kinds are refused by name."""
 
     ignored: ClassVar = {**CACHE_HINTS, "annotations": _ECHO}
+    refused: ClassVar = UNREADABLE
 
     type: Literal["text", "refusal"]
     text: str | None = None
@@ -110,7 +111,7 @@ class ChatMessage(RequestModel):
             values["role"] = "tool"
         if values.get("role") == "tool" and "content" in values and values["content"] is None:
             values["content"] = ""
-        for name in ("images", "audio"):  # Ollama's place for them; in an assistant's message they echo an answer
+        for name in ("audio", *UNREADABLE):  # in an assistant's message they echo an answer
             if values.get(name) and values.get("role") != "assistant":
                 notes.refuse(name, "cannot be read by this model: send text")
         call = values.pop("function_call", None)
@@ -218,7 +219,7 @@ class ChatCompletionRequest(SamplingFields):
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         super().adapt(values, notes)
         _adapt_logprobs(values)
-        _adapt_reasoning(values)
+        _adapt_reasoning(values, notes)
         if isinstance(values.get("tools"), list):
             values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom"))
         adapt_tool_choice(values, notes)
@@ -239,12 +240,28 @@ class ChatCompletionRequest(SamplingFields):
             if self.tool_choice not in (None, "none", "auto") or isinstance(self.function_call, FunctionName):
                 raise ValueError("tool_choice must be given with tools")
             self.tool_choice = self.function_call = None
+        self._check_choice()
+        self._check_reasoning()
         if self.stream_options is not None and not self.stream:
             ignore("stream_options")
             self.stream_options = None
         if self.continue_final_message and "add_generation_prompt" not in self.model_fields_set:
             self.add_generation_prompt = False
         return self
+
+    def _check_choice(self) -> None:
+        """tool_choice and its older name hold for functions and tools alike."""
+        older, choice = self.function_call, self.tool_choice
+        if older is not None and choice is not None and self.choice != getattr(choice, "name", choice):
+            raise ValueError("function_call is the older name of tool_choice, but their values differ: give one")
+
+    def _check_reasoning(self) -> None:
+        values = self.chat_template_kwargs or {}
+        for name in ("enable_thinking", "thinking"):
+            if isinstance(given := values.get(name), bool) and self.enable_thinking not in (None, given):
+                raise ValueError(f"enable_thinking and chat_template_kwargs.{name} differ: give one")
+        if self.enable_thinking and self.reasoning_effort == "none":
+            raise ValueError("enable_thinking true contradicts reasoning_effort none: give one")
 
     @property
     def offered(self) -> list[dict[str, Any]]:
@@ -261,10 +278,8 @@ class ChatCompletionRequest(SamplingFields):
     @property
     def choice(self) -> str:
         """As `ChatTask.tool_choice`."""
-        choice = self.function_call if self.functions else self.tool_choice
-        if isinstance(choice, FunctionName):
-            return choice.name
-        return choice.name if isinstance(choice, NamedToolChoice) else choice or "auto"
+        choice = self.function_call if self.function_call is not None else self.tool_choice
+        return choice or "auto" if isinstance(choice, str | None) else choice.name
 
 
 def as_function(tool: Tool) -> dict[str, Any]:
@@ -299,24 +314,34 @@ def _adapt_logprobs(values: dict[str, Any]) -> None:
         values.setdefault("top_logprobs", number)
 
 
-def _adapt_reasoning(values: dict[str, Any]) -> None:
+def _adapt_reasoning(values: dict[str, Any], notes: Notes) -> None:
     """DeepSeek's and Anthropic's thinking, Ollama's think, OpenRouter's reasoning."""
     thinking = values.pop("thinking", None)
     if isinstance(thinking, dict):
         if thinking.get("type") in ("enabled", "disabled"):
-            values.setdefault("enable_thinking", thinking["type"] == "enabled")
-        if isinstance(thinking.get("budget_tokens"), int):
-            values.setdefault("thinking_budget", thinking["budget_tokens"])
+            _set_once(values, "enable_thinking", thinking["type"] == "enabled", "thinking.type", notes)
+        _set_once(values, "thinking_budget", thinking.get("budget_tokens"), "thinking.budget_tokens", notes)
     think = values.pop("think", None)
-    if think is not None:
-        values.setdefault("enable_thinking" if isinstance(think, bool) else "reasoning_effort", think)
+    _set_once(values, "enable_thinking" if isinstance(think, bool) else "reasoning_effort", think, "think", notes)
     reasoning = values.pop("reasoning", None)
     if isinstance(reasoning, dict):
         for name, field in _REASONING.items():
-            if reasoning.get(name) is not None:
-                values.setdefault(field, reasoning[name])
+            _set_once(values, field, reasoning.get(name), f"reasoning.{name}", notes)
         if reasoning.get("exclude"):
             values.setdefault("include_reasoning", False)
+
+
+def _set_once(values: dict[str, Any], field: str, value: Any, source: str, notes: Notes) -> None:
+    """Of two bounds the lower one; of two other values neither."""
+    if value is None:
+        return
+    given = values.get(field)
+    if field == "thinking_budget" and isinstance(given, int) and isinstance(value, int):
+        values[field] = min((given, value), key=lambda bound: bound if bound >= 0 else float("inf"))
+    elif given is None:
+        values[field] = value
+    elif given != value:
+        notes.refuse(source, f"and {field} differ: give one", CONTRADICTION)
 
 
 _REASONING = {"effort": "reasoning_effort", "enabled": "enable_thinking", "max_tokens": "thinking_budget"}

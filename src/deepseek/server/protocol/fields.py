@@ -9,7 +9,7 @@ from deepseek.errors import GenerationError
 from deepseek.sampling import MAX_SEED, MOST_LOGPROBS, SamplingParams, StructuredOutput
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.peer_fields import PROMPT_REFUSED, REQUEST_ALIASES, SAMPLING_IGNORED, SAMPLING_REFUSED
-from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel
+from deepseek.server.protocol.tolerance import CONTRADICTION, Notes, RequestBody, RequestModel
 
 PRIORITY = "The lower, the earlier."
 CACHE_SALT = "Cached prompts are shared within a salt only."
@@ -44,6 +44,9 @@ class ResponseFormat(RequestModel):
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         schema = values.pop("schema", None)
+        inner = values.get("json_schema")
+        if schema and isinstance(inner, dict) and inner.get("schema") not in (None, schema):
+            notes.refuse("schema", "and json_schema.schema differ: give one", CONTRADICTION)
         if values.get("type") in ("json", "json_object"):
             schema = schema or values.pop("value", None)
             values["type"] = "json_object"
@@ -85,7 +88,11 @@ class SamplingFields(RequestBody):
     aliases: ClassVar = REQUEST_ALIASES
     ignored: ClassVar = SAMPLING_IGNORED
     refused: ClassVar = {**PROMPT_REFUSED, **SAMPLING_REFUSED}
-    adapted: ClassVar = {"do_sample": "false: temperature 0"}
+    adapted: ClassVar = {
+        "do_sample": "false: temperature 0",
+        "extra_body": "its fields, beside the others",
+        "repeat_last_n": "0: no penalties; else penalties look at the whole prompt and answer",
+    }
     bounds: ClassVar = frozenset({"max_tokens"})
 
     model: str | None = None
@@ -125,13 +132,17 @@ class SamplingFields(RequestBody):
 
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
-        if values.pop("do_sample", None) is False:
+        _adapt_extra_body(values, notes)
+        if values.pop("do_sample", None) in _NO:
             values["temperature"] = 0
+        if values.get("repeat_last_n") == 0:
+            for name in ("repeat_last_n", *_PENALTIES):
+                values.pop(name, None)
         if isinstance(values.get("structured_outputs"), bool):  # OpenRouter's flag beside response_format
             values.pop("structured_outputs")
             notes.ignore("structured_outputs")
         if isinstance(values.get("logit_bias"), list):
-            values["logit_bias"] = _bias_pairs(values["logit_bias"])
+            values["logit_bias"] = _bias_pairs(values["logit_bias"], notes)
 
     def sampling(self, defaults: dict[str, Any], vocab_size: int, **more: Any) -> SamplingParams:
         """defaults: of fields that the request leaves out. Raises GenerationError naming the field."""
@@ -174,6 +185,12 @@ class SamplingFields(RequestBody):
         return StructuredOutput(**wanted[0]) if wanted else None
 
 
+_NO = (False, "false", "False", "0")
+_PENALTIES = tuple(
+    name
+    for field in ("repetition_penalty", "presence_penalty", "frequency_penalty")
+    for name in (field, *(alias for alias, meant in REQUEST_ALIASES.items() if meant == field))
+)
 _PLAIN = (
     "n", "temperature", "top_p", "top_k", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
     "repetition_penalty", "seed", "stop", "stop_token_ids", "bad_words", "allowed_token_ids", "min_tokens",
@@ -218,17 +235,37 @@ def _by_token(biases: dict[str, float], vocab_size: int) -> dict[int, float]:
         by_token = {int(token): max(-100.0, min(100.0, bias)) for token, bias in biases.items()}
     except ValueError:
         raise GenerationError('logit_bias must have token ids as names, such as {"42": -100}') from None
+    if len(by_token) < len(biases):
+        twice = next(token for token in by_token if sum(int(other) == token for other in biases) > 1)
+        raise GenerationError(f"logit_bias names token {twice} twice")
     own = {token: bias for token, bias in by_token.items() if 0 <= token < vocab_size}
     if len(own) < len(by_token):
         ignore("logit_bias[]")
     return own
 
 
-def _bias_pairs(pairs: list[Any]) -> Any:
+def _bias_pairs(pairs: list[Any], notes: Notes) -> Any:
     """llama.cpp's `[[id, bias], ...]`; false for a bias: never."""
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         return pairs
-    return {
-        token if isinstance(token, str) else json.dumps(token): -100.0 if bias is False else bias
-        for token, bias in pairs
-    }
+    biases: dict[str, Any] = {}
+    for token, given in pairs:
+        name = token if isinstance(token, str) else json.dumps(token)
+        bias = -100.0 if given is False else given
+        if biases.setdefault(name, bias) != bias:
+            notes.refuse("logit_bias", f"has biases for token {name:.40} that differ: give one", CONTRADICTION)
+    return biases
+
+
+def _adapt_extra_body(values: dict[str, Any], notes: Notes) -> None:
+    """What OpenAI's Python client spreads into the body, written by those who do not use that client."""
+    extra = values.pop("extra_body", None)
+    if not isinstance(extra, dict):
+        if extra is not None:
+            notes.ignore("extra_body")
+        return
+    for name, value in extra.items():
+        if values.get(name) is None:
+            values[name] = value
+        elif value is not None and values[name] != value:
+            notes.refuse(f"extra_body.{name}", f"and {name} differ: give one", CONTRADICTION)

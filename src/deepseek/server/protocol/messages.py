@@ -11,6 +11,7 @@ from deepseek.server.protocol.peer_fields import (
     CACHE_HINTS,
     PROMPT_REFUSED,
     SAMPLING_IGNORED,
+    UNREADABLE,
     tables_for,
 )
 from deepseek.server.protocol.tolerance import Notes, RequestBody, RequestModel, set_within
@@ -98,6 +99,8 @@ _UNREADABLE = {"image", "document", "container_upload", "audio", "video", "file"
 
 
 class Message(RequestModel):
+    refused: ClassVar = UNREADABLE
+
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
@@ -143,15 +146,15 @@ def _readable(block: Any, notes: Notes) -> Any:
     """Documents and search results that are text, as text. Refuses what the model cannot see."""
     kind = block.get("type") if isinstance(block, dict) else None
     if kind in ("search_result", "compaction"):
-        return {"type": "text", "text": _titled(block, _joined(block.get("content")))}
+        return {"type": "text", "text": _titled(block, _joined(block.get("content"), notes))}
     source = block.get("source") if kind == "document" else None
     if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
         return {"type": "text", "text": _titled(block, source["data"])}
     if isinstance(source, dict) and source.get("type") == "content":
-        return {"type": "text", "text": _titled(block, _joined(source.get("content")))}
+        return {"type": "text", "text": _titled(block, _joined(source.get("content"), notes))}
     if kind == "tool_reference":
         return {"type": "text", "text": str(block.get("tool_name", ""))}
-    if kind in _UNREADABLE:
+    if isinstance(kind, str) and kind in _UNREADABLE:
         notes.refuse("type", f"is {kind!r}, which this model cannot read: send text")
     return block
 
@@ -161,8 +164,10 @@ def _titled(block: dict[str, Any], text: str) -> str:
     return "\n".join([*heads, text])
 
 
-def _joined(content: Any) -> str:
+def _joined(content: Any, notes: Notes) -> str:
     if isinstance(content, list):
+        for part in content:
+            _readable(part, notes)  # refuses pictures among the texts
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return content if isinstance(content, str) else ""
 
@@ -300,7 +305,7 @@ class MessagesRequest(CountTokensRequest):
 
     aliases: ClassVar = {
         **{alias: name for alias, name in _ALIASES.items() if name != "stop"},
-        **dict.fromkeys(("stop", "stop_sequence", "stop_strings", "stopping_strings"), "stop_sequences"),
+        **dict.fromkeys(("stop", "stop_sequence", "stop_strings", "stop_words", "stopping_strings"), "stop_sequences"),
         **dict.fromkeys(("max_completion_tokens", *LENGTH_ALIASES), "max_tokens"),
     }
     refused: ClassVar = _REFUSED

@@ -49,7 +49,17 @@ REQUEST_ALIASES = {
     "json_schema": "guided_json",
 }
 
+UNREADABLE = dict.fromkeys(
+    (
+        "image", "images", "image_url", "image_urls", "image_data", "input_image", "input_audio", "audio_url", "video",
+        "videos", "video_url", "input_file", "file", "files", "attachments", "multimodal_data", "multi_modal_data",
+    ),
+    Refused("this model reads text only"),
+)  # fmt: skip
+"""Media and files, in a body, a message or a part."""
+
 SAMPLING_REFUSED: dict[str, Refused] = {
+    **UNREADABLE,
     "audio": Refused("this server answers with text only"),
     "modalities": Refused("this server answers with text only", lambda value: value in (["text"], "text", [])),
     "prompt_logprobs": Refused(
@@ -83,6 +93,11 @@ SAMPLING_REFUSED: dict[str, Refused] = {
     "adaptive_target": Refused("use temperature", lambda value: isinstance(value, int | float) and value < 0),
     "penalty_alpha": Refused("contrastive search is not offered; leave it out"),
     "guidance_scale": Refused("leave it out", (1,)),
+    "cfg_scale": Refused("leave it out", (1,)),
+    "exponential_decay_length_penalty": Refused("leave it out"),
+    "suppress_tokens": Refused("use logit_bias"),
+    "bad_words_ids": Refused("use logit_bias or bad_words"),
+    "sequence_bias": Refused("use logit_bias"),
     "negative_prompt": Refused("leave it out"),
     "no_repeat_ngram_size": Refused("use repetition_penalty"),
     "encoder_repetition_penalty": Refused("use repetition_penalty", (1,)),
@@ -98,9 +113,6 @@ SAMPLING_REFUSED: dict[str, Refused] = {
     "lora": Refused("serve the merged model"),
     "lora_path": Refused("serve the merged model"),
     "adapter_id": Refused("serve the merged model"),
-    "image_data": Refused("this model reads text only"),
-    "image": Refused("this model reads text only"),
-    "images": Refused("this model reads text only"),
     "prompt_embeds": Refused("send text or token ids"),
     "input_ids": Refused("use /v1/completions with token ids as prompt"),
     "chat_template": Refused("start the server with --chat-template FILE"),
@@ -146,7 +158,7 @@ SAMPLING_IGNORED = {
     **dict.fromkeys(("length_penalty", "early_stopping"), "means something with beam search only"),
     **dict.fromkeys(
         (
-            "repeat_last_n", "rep_pen_range", "rep_pen_slope", "repetition_penalty_range", "repetition_decay",
+            "rep_pen_range", "rep_pen_slope", "repetition_penalty_range", "repetition_decay",
             "penalize_nl",
         ),
         "penalties look at the whole prompt and answer",
@@ -185,6 +197,10 @@ PROMPT_REFUSED = {
     "input": Refused("use /v1/responses, or write it into a message"),
     "system": Refused("write it into a system message"),
     "instructions": Refused("write them into a system message"),
+    "system_prompt": Refused("write it into a system message"),
+    "input_prefix": Refused("write it into the prompt"),
+    "input_suffix": Refused("use suffix at /v1/completions"),
+    "input_extra": Refused("write it into the prompt"),
     "template": Refused("start the server with --chat-template FILE"),
     "tools": Refused("use an API of chats"),
     "functions": Refused("use an API of chats"),

@@ -92,7 +92,9 @@ class InputItem(RequestModel):
             values["call_id"] = values.get("id")
         if kind == "function_call" and not isinstance(values.get("arguments"), str | None):
             values["arguments"] = json.dumps(values["arguments"])
-        if str(kind).endswith("_output") and not _is_text(values.get("output")):
+        if isinstance(output := values.get("output"), dict) and _is_media(output.get("type")):
+            values["output"] = [output]
+        elif str(kind).endswith("_output") and not _is_text(values.get("output")):
             values["output"] = "" if values.get("output") is None else json.dumps(values["output"])
         must, may = _ITEM_FIELDS.get(str(kind), (cls.shape.names, cls.shape.names))
         for name in (cls.shape.names & values.keys()) - must - may - _ALWAYS:
@@ -130,6 +132,8 @@ def readable_items(items: Sequence[Any], notes: Notes) -> list[Any]:
             kept.append({"type": "function_call_output", "call_id": item["call_id"], "output": item.get("output")})
         elif kind.endswith(_CALL) and item.get("call_id") is not None:
             kept.append(_as_function_call(kind.removesuffix(_CALL), item))
+        elif _is_media(kind) or kind == "input_text":  # a part that stands alone: the user's
+            kept.append({"type": "message", "role": "user", "content": [item]})
         elif kind == "mcp_call":
             kept += _mcp_call(item)
         elif item.get("content"):  # what is said must not be missing, whatever the item is called
@@ -164,6 +168,10 @@ def _kind(item: dict[str, Any]) -> str:
     if "output" in item:
         return "function_call_output"
     return "item_reference" if item.keys() <= {"id", "type"} and "id" in item else "message"
+
+
+def _is_media(kind: Any) -> bool:
+    return kind in ("input_image", "input_file", "input_audio", "computer_screenshot")
 
 
 def _is_text(output: Any) -> bool:

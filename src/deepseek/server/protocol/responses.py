@@ -10,7 +10,7 @@ from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_IGNORED, tables_for
 from deepseek.server.protocol.response_input import InputItem, readable_items
-from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody, RequestModel, set_within
+from deepseek.server.protocol.tolerance import CONTRADICTION, Notes, Refused, RequestBody, RequestModel, set_within
 from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, adapt_tool_choice, offered_tools
 
 MAX_ITEMS = 10_000
@@ -115,9 +115,9 @@ class Reasoning(RequestModel):
         "generate_summary": "none is made: reasoning comes in full",
         "context": "reasoning comes in full",
         "mode": "a hint that no chat template here reads",
-        "enabled": "see effort",
         "exclude": "reasoning comes in full",
     }
+    adapted: ClassVar = {"enabled": "effort none, where it is false", "max_tokens": "thinking_budget"}
 
     effort: str | None = Field(default=None, description="For chat templates that read reasoning_effort.")
 
@@ -146,7 +146,11 @@ class ResponsesRequest(RequestBody):
         "prompt": Refused("send what it holds as instructions and input"),
         "conversation": Refused("use previous_response_id, or send its items in input"),
     }
-    adapted: ClassVar = {"reasoning_effort": "reasoning.effort", "response_format": "text.format"}
+    adapted: ClassVar = {
+        "reasoning_effort": "reasoning.effort",
+        "enable_thinking": "reasoning.effort none, or for chat templates that read it",
+        "response_format": "text.format",
+    }
     bounds: ClassVar = frozenset({"max_output_tokens"})
 
     model: str | None = None
@@ -192,7 +196,7 @@ class ResponsesRequest(RequestBody):
         if isinstance(values.get("tools"), list):
             values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom", "namespace"))
         adapt_tool_choice(values, notes)
-        set_within(values, "reasoning", "effort", values.pop("reasoning_effort", None))
+        _adapt_reasoning(values, notes)
         set_within(values, "text", "format", values.pop("response_format", None))
 
     @model_validator(mode="after")
@@ -228,3 +232,22 @@ class ResponsesRequest(RequestBody):
         if form.schema_ is None:
             return StructuredOutput(json_object=True)
         return StructuredOutput(json_schema=form.schema_)
+
+
+def _adapt_reasoning(values: dict[str, Any], notes: Notes) -> None:
+    """OpenRouter's fields of reasoning, and those of /v1/chat/completions."""
+    set_within(values, "reasoning", "effort", values.pop("reasoning_effort", None))
+    reasoning, wanted = values.get("reasoning"), values.pop("enable_thinking", None)
+    if isinstance(reasoning, dict):
+        reasoning = values["reasoning"] = dict(reasoning)
+        enabled, budget = reasoning.pop("enabled", None), reasoning.pop("max_tokens", None)
+        wanted = wanted if enabled is None else enabled
+        if budget is not None:
+            values.setdefault("thinking_budget", budget)
+    if wanted is False:
+        set_within(values, "reasoning", "effort", "none")
+        if isinstance(values["reasoning"], dict) and values["reasoning"].get("effort") != "none":
+            notes.refuse("reasoning", "is disabled and has an effort: give one", CONTRADICTION)
+    elif wanted is True:
+        for name in ("enable_thinking", "thinking"):
+            set_within(values, "chat_template_kwargs", name, True)
