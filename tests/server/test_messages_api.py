@@ -267,7 +267,7 @@ def test_blocks_follow_the_order_of_what_was_said_however_it_is_cut_into_steps()
 
     def told(steps: list[list[Piece]]) -> tuple[list[str], out.MessageAnswer]:
         stream = MessageStream(out.MessageAnswer("m", "tiny", out.MessageUsage(1, 0), []))
-        events = stream.start()
+        events = stream.start(usage)
         for step in steps:
             events += stream.add(Said(delta, pieces=step))
         events += stream.end("end_turn", None, usage)

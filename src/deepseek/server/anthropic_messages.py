@@ -19,6 +19,8 @@ def chat_messages(body: CountTokensRequest) -> list[dict[str, Any]]:
         told.append({"role": "system", "content": system})
     for message in body.messages:
         for each in _read(message):
+            if each["role"] == "system" and not each["content"]:
+                continue
             if told and _joins(told[-1], each):
                 told[-1]["content"] = "\n\n".join(filter(None, (told[-1]["content"], each["content"])))
                 told[-1] |= {key: each[key] for key in ("tool_calls", "reasoning_content") if key in each}

@@ -12,6 +12,7 @@ from deepseek.server.chat_messages import for_template
 from deepseek.server.generation import Answer, Delta, Wish, begin
 from deepseek.server.parsing import BareCallParser, Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
 from deepseek.server.protocol.ignored_fields import ignore
+from deepseek.server.protocol.tools import FunctionName
 
 if TYPE_CHECKING:
     from deepseek.server.service import Service
@@ -38,7 +39,7 @@ class ChatTask:
 
     sampling: without what structured, tools and thinking_budget add. structured: what the answer must be, unless it
     must be a call; structured_field: the request's name for it. tools: `{"type": "function", "function": {name,
-    description, parameters}}` each. tool_choice: one of these words, or the name of a function. template_values: what
+    description, parameters}}` each. tool_choice: one of these words, or a function by its name. template_values: what
     the chat template may read besides, such as enable_thinking. thinking_budget: tokens of reasoning at most.
     prompt_only: the prompt is computed, and kept for the next request, but nothing is said.
     """
@@ -49,7 +50,7 @@ class ChatTask:
     structured: StructuredOutput | None = None
     structured_field: str = "response_format"
     tools: Sequence[Mapping[str, Any]] = ()
-    tool_choice: Literal["auto", "none", "required"] | str = "auto"
+    tool_choice: Literal["auto", "none", "required"] | FunctionName = "auto"
     parallel_tool_calls: bool = True
     add_generation_prompt: bool = True
     continue_final_message: bool = False
@@ -67,11 +68,12 @@ class ChatTask:
         functions = [tool["function"] for tool in self.offered]
         if not functions or self.tool_choice == "auto":
             return None
-        if self.tool_choice == "required":
+        if not isinstance(self.tool_choice, FunctionName):
             return forced_calls.schema_of_calls(functions, several=self.parallel_tool_calls)
-        named = next((one for one in functions if one["name"] == self.tool_choice), None)
+        name = self.tool_choice.name
+        named = next((one for one in functions if one["name"] == name), None)
         if named is None:
-            raise GenerationError(f"tool_choice names the function {self.tool_choice!r:.200}, which is not in tools")
+            raise GenerationError(f"tool_choice names the function {name!r:.200}, which is not in tools")
         if arguments_alone:
             return forced_calls.schema_of_arguments(named)
         return forced_calls.schema_of_calls([named], several=False)
@@ -259,8 +261,8 @@ def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
         is_plain = names.bare_calls and task.structured is None
         return BareCallParser(parser, task.offered, new_call_id) if is_plain else parser
     calls = forced_calls.CallsParser(new_call_id)
-    if task.tool_choice != "required" and _writes_arguments_alone(service):
-        calls = forced_calls.parser_of_arguments(task.tool_choice, new_call_id)
+    if isinstance(task.tool_choice, FunctionName) and _writes_arguments_alone(service):
+        calls = forced_calls.parser_of_arguments(task.tool_choice.name, new_call_id)
     return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
 
 

@@ -20,8 +20,13 @@ class MessageStream:
         self._texts: list[str] = []
         """Of the open block: what it says, for a call its arguments."""
 
-    def start(self) -> list[out.Event]:
-        return [out.MessageStart(msgspec.structs.replace(self.message, content=[]))]
+    def start(self, usage: out.MessageUsage) -> list[out.Event]:
+        """usage: of the prompt; clients take these numbers for the whole answer's, or add the end's to them."""
+        message = msgspec.structs.replace(
+            self.message, content=[], usage=msgspec.structs.replace(usage, output_tokens=0), stop_reason=None,
+            stop_sequence=None,
+        )  # fmt: skip
+        return [out.MessageStart(message)]
 
     def add(self, said: Said) -> list[out.Event]:
         events: list[out.Event] = []

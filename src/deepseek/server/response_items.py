@@ -11,7 +11,7 @@ from typing import Any
 
 from deepseek.server.protocol.response_input import InputItem, TextPart
 from deepseek.server.protocol.responses import FunctionTool, NamespaceMember
-from deepseek.server.protocol.tools import CUSTOM_PARAMETERS
+from deepseek.server.protocol.tools import CUSTOM_PARAMETERS, FunctionName
 
 _CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
@@ -55,9 +55,9 @@ def function_tools(tools: Sequence[FunctionTool] | None) -> tuple[list[dict[str,
     return offered, called
 
 
-def chosen_name(name: str, called: Mapping[str, CalledTool]) -> str:
-    """The model's name of a tool that a request's tool_choice names."""
-    return next((own for own, tool in called.items() if name in (own, tool.name)), name)
+def chosen_function(name: str, called: Mapping[str, CalledTool]) -> FunctionName:
+    """The tool that a request's tool_choice names, by the model's name of it."""
+    return FunctionName(name=next((own for own, tool in called.items() if name in (own, tool.name)), name))
 
 
 def _described(tool: NamespaceMember, name: str) -> dict[str, Any]:

@@ -276,10 +276,10 @@ class ChatCompletionRequest(SamplingFields):
         return frozenset(tool.custom.name for tool in self.tools or () if tool.custom is not None)
 
     @property
-    def choice(self) -> str:
+    def choice(self) -> Literal["auto", "none", "required"] | FunctionName:
         """As `ChatTask.tool_choice`."""
         choice = self.function_call if self.function_call is not None else self.tool_choice
-        return choice or "auto" if isinstance(choice, str | None) else choice.name
+        return choice.function if isinstance(choice, NamedToolChoice) else choice or "auto"
 
 
 def as_function(tool: Tool) -> dict[str, Any]:

@@ -81,6 +81,14 @@ class StructuredOutputs(RequestModel):
     grammar: str | None = None
     json_object: bool | None = None
 
+    def asked(self) -> dict[str, Any]:
+        """As fields of StructuredOutput."""
+        return {
+            "json_schema" if name == "json_" else name: value
+            for name, value in self.model_dump(exclude_none=True).items()
+            if value not in ("", [], False)
+        }
+
 
 class SamplingFields(RequestBody):
     """The fields of SamplingParams under the names that OpenAI's and vLLM's clients use."""
@@ -163,12 +171,7 @@ class SamplingFields(RequestBody):
         elif self.response_format is not None and self.response_format.json_schema is not None:
             wanted.append({"json_schema": self.response_format.json_schema.schema_})
         if self.structured_outputs is not None:
-            given = self.structured_outputs.model_dump(exclude_none=True)
-            asked = {
-                "json_schema" if name == "json_" else name: value
-                for name, value in given.items()
-                if value not in ("", [], False)
-            }
+            asked = self.structured_outputs.asked()
             wanted += [asked] if asked else []
         for name, value in (
             ("json_schema", self.guided_json),

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.sampling import StructuredOutput
 from deepseek.sampling_names import LENGTH_ALIASES
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.peer_fields import (
@@ -119,8 +120,8 @@ class Message(RequestModel):
     @model_validator(mode="after")
     def _fits_its_role(self) -> Self:
         blocks = [] if isinstance(self.content, str) else self.content
-        if self.role != "assistant" and not self.content:
-            raise ValueError(f"a message with role {self.role} must have content")
+        if self.role == "user" and not self.content:
+            raise ValueError("a message with role user must have content")
         for block in blocks:
             if block.type not in _ROLE_BLOCKS[self.role]:
                 raise ValueError(f"a message with role {self.role} cannot have a block of type {block.type}")
@@ -191,16 +192,41 @@ class Tool(RequestModel):
         "input_examples": "no chat template here shows them",
     }
 
+    aliases: ClassVar = {"parameters": "input_schema"}
+    adapted: ClassVar = {"function": "its fields, beside the type"}
+
     name: str = Field(pattern=TOOL_NAME)
     description: str | None = None
     input_schema: dict[str, Any]
     type: Literal["custom"] | None = None
 
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        """OpenAI's tools become Anthropic's."""
+        inner = values.pop("function", None)
+        if isinstance(inner, dict):
+            values.update({name: value for name, value in inner.items() if name not in values})
+        if values.get("type") == "function":
+            values["type"] = "custom"
+            values.setdefault("parameters", {"type": "object", "properties": {}})
+
 
 class ToolChoice(RequestModel):
+    adapted: ClassVar = {"function": "name, with type tool"}
+
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool = False
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        """OpenAI's choices become Anthropic's."""
+        inner = values.pop("function", None)
+        if values.get("type") == "function":
+            values["type"] = "tool"
+            values.setdefault("name", inner.get("name") if isinstance(inner, dict) else None)
+        if values.get("type") == "required":
+            values["type"] = "any"
 
     @model_validator(mode="after")
     def _names_a_tool(self) -> Self:
@@ -227,10 +253,33 @@ class Thinking(RequestModel):
 
 
 class OutputFormat(RequestModel):
-    ignored: ClassVar = {"name": "a label"}
+    """As /v1/chat/completions has it, too: text, json_object, and a schema beside its name."""
 
-    type: Literal["json_schema"]
-    schema_: dict[str, Any] = Field(alias="schema")
+    adapted: ClassVar = {"json_schema": "its schema"}
+    ignored: ClassVar = dict.fromkeys(("name", "description", "strict"), "the schema is always held to")
+
+    type: Literal["json_schema", "json_object", "text"]
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        inner = values.pop("json_schema", None)
+        if isinstance(inner, dict):
+            values.setdefault("schema", inner.get("schema"))
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if self.type == "json_schema" and self.schema_ is None:
+            raise ValueError("schema must be given with type json_schema")
+        return self
+
+    @property
+    def structured(self) -> StructuredOutput | None:
+        if self.type == "text":
+            return None
+        if self.schema_ is None:
+            return StructuredOutput(json_object=True)
+        return StructuredOutput(json_schema=self.schema_)
 
 
 class OutputConfig(RequestModel):
@@ -260,7 +309,7 @@ class CountTokensRequest(RequestBody):
     }
     adapted: ClassVar = {
         "reasoning_effort": "output_config.effort",
-        "output_format": "output_config.format",
+        **dict.fromkeys(("output_format", "response_format"), "output_config.format"),
         "thread": "the whole history is sent again: to continue one is answered with thread_not_found",
     }
 
@@ -280,12 +329,13 @@ class CountTokensRequest(RequestBody):
             notes.refuse("thread", "is not kept here: send the whole history", THREAD_NOT_FOUND)
         if thread is not None:
             notes.ignore("thread")
-        set_within(values, "output_config", "format", values.pop("output_format", None))
+        for name in ("output_format", "response_format"):
+            set_within(values, "output_config", "format", values.pop(name, None))
         set_within(values, "output_config", "effort", values.pop("reasoning_effort", None))
         if isinstance(values.get("tool_choice"), str):
             values["tool_choice"] = {"type": values["tool_choice"]}
         if isinstance(values.get("tools"), list):
-            values["tools"] = offered_tools(values["tools"], notes, taken=("custom",))
+            values["tools"] = offered_tools(values["tools"], notes, taken=("custom", "function"))
         thinking = values.get("thinking")
         if isinstance(thinking, dict) and thinking.get("type") not in ("enabled", "disabled", "adaptive"):
             values.pop("thinking")

@@ -4,9 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.errors import GenerationError
 from deepseek.sampling import StructuredOutput
 from deepseek.sampling_names import LENGTH_ALIASES
-from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
+from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY, StructuredOutputs
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.peer_fields import CACHE_HINTS, SAMPLING_IGNORED, tables_for
 from deepseek.server.protocol.response_input import InputItem, readable_items
@@ -16,7 +17,9 @@ from deepseek.server.protocol.tools import MAX_TOOLS, TOOL_NAME, adapt_tool_choi
 MAX_ITEMS = 10_000
 MAX_TOP_LOGPROBS = 20
 _LOGPROBS = "message.output_text.logprobs"
-_SAMPLING = {"repetition_penalty", "frequency_penalty", "presence_penalty", "min_p", "seed", "stop"}
+_SAMPLING = {
+    "repetition_penalty", "frequency_penalty", "presence_penalty", "min_p", "seed", "stop", "structured_outputs",
+}  # fmt: skip
 _ALIASES, _REFUSED = tables_for(_SAMPLING)
 
 
@@ -184,6 +187,7 @@ class ResponsesRequest(RequestBody):
     stop: str | list[str] | None = None
     min_tokens: int | None = None
     ignore_eos: bool | None = Field(default=None, description="As vLLM's benchmark asks.")
+    structured_outputs: StructuredOutputs | None = None
     thinking_budget: int | None = Field(default=None, description="Tokens of reasoning at most; below 0: no bound.")
     chat_template_kwargs: dict[str, Any] | None = None
     priority: int = Field(default=0, description=PRIORITY)
@@ -220,6 +224,12 @@ class ResponsesRequest(RequestBody):
         return _LOGPROBS in (self.include or ()) and (not self.tools or self.tool_choice == "none")
 
     @property
+    def is_continued(self) -> bool:
+        """Whether the answer goes on with the last item, which the assistant has not finished."""
+        last = self.items[-1] if self.items else None
+        return last is not None and (last.type, last.role, last.status) == ("message", "assistant", "in_progress")
+
+    @property
     def items(self) -> list[InputItem]:
         """A text is what the user says."""
         return [InputItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
@@ -227,8 +237,11 @@ class ResponsesRequest(RequestBody):
     @property
     def structured(self) -> StructuredOutput | None:
         form = self.text.format if self.text is not None else None
+        asked = self.structured_outputs.asked() if self.structured_outputs is not None else {}
         if form is None or form.type == "text":
-            return None
+            return StructuredOutput(**asked) if asked else None
+        if asked:
+            raise GenerationError("text.format and structured_outputs exclude each other: give one")
         if form.schema_ is None:
             return StructuredOutput(json_object=True)
         return StructuredOutput(json_schema=form.schema_)

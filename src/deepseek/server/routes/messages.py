@@ -4,12 +4,12 @@ import secrets
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deepseek.sampling import SamplingParams, StructuredOutput
+from deepseek.sampling import SamplingParams
 from deepseek.server import sse
 from deepseek.server.anthropic_messages import chat_messages, function_tools, is_continued
 from deepseek.server.chat import ChatAnswer, ChatTask, Said, begin_chat, chat_prompt
@@ -22,6 +22,7 @@ from deepseek.server.protocol import message_events as out
 from deepseek.server.protocol.fields import length_limit, sampling_params
 from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.messages import THREAD_NOT_FOUND, CountTokensRequest, MessagesRequest
+from deepseek.server.protocol.tools import FunctionName
 from deepseek.server.reasoning_switch import switches, with_effort
 from deepseek.server.routes.shared import json_response, new_router, serving, wish_for
 from deepseek.server.service import Service
@@ -30,7 +31,6 @@ PATH = "/v1/messages"
 router = new_router("messages")
 
 _ERROR_KINDS = {"server_error": "api_error", "unavailable_error": "overloaded_error"}
-_TOOL_CHOICES = {"auto": "auto", "none": "none", "any": "required"}
 _SAMPLING = (
     "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "seed",
 )  # fmt: skip
@@ -95,12 +95,14 @@ class _Telling:
         return json_response(self._stream.message)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """One for each step."""
-        yield _encoded(self._stream.start())
+        """One for each step. It begins with the first: how much of the prompt was cached is known then."""
+        has_begun = False
         try:
             async with aclosing(self._events()) as steps:
                 async for events in steps:
-                    yield _encoded(events) if events is not None else _PING
+                    start = b"" if has_begun else _encoded(self._stream.start(_usage(self._answer)))
+                    has_begun = True
+                    yield start + (_encoded(events) if events is not None else _PING)
         except Exception as error:  # noqa: BLE001  the stream has begun: whatever it is, it is told there
             yield b"event: error\n" + sse.event(error_event(PATH, error))
 
@@ -159,15 +161,25 @@ def _prompt(service: Service, body: CountTokensRequest, wish: Wish, params: Samp
         sampling=params,
         wish=wish,
         structured_field="output_config.format",
-        structured=None if form is None else StructuredOutput(json_schema=form.schema_),
+        structured=None if form is None else form.structured,
         tools=function_tools(body.tools),
-        tool_choice="auto" if choice is None else choice.name or _TOOL_CHOICES[choice.type],
+        tool_choice=_tool_choice(body),
         parallel_tool_calls=choice is None or not choice.disable_parallel_tool_use,
         add_generation_prompt=not continued,
         continue_final_message=continued,
         template_values=values,
         thinking_budget=budget,
     )
+
+
+def _tool_choice(body: CountTokensRequest) -> Literal["auto", "none", "required"] | FunctionName:
+    """As `ChatTask.tool_choice`."""
+    choice = body.tool_choice
+    if choice is None:
+        return "auto"
+    if choice.name is not None:
+        return FunctionName(name=choice.name)
+    return "none" if choice.type == "none" else "auto" if choice.type == "auto" else "required"
 
 
 def _thinking(service: Service, body: CountTokensRequest) -> tuple[dict[str, Any], int | None]:

@@ -24,7 +24,7 @@ from deepseek.server.protocol.ignored_fields import ignore_unknown
 from deepseek.server.protocol.response_input import InputItem, read_items
 from deepseek.server.protocol.responses import NamedTool, ResponsesRequest
 from deepseek.server.reasoning_switch import usable_budget, with_effort
-from deepseek.server.response_items import chat_messages, chosen_name, function_tools
+from deepseek.server.response_items import chat_messages, chosen_function, function_tools
 from deepseek.server.response_stream import ResponseStream
 from deepseek.server.routes.shared import json_response, new_router, serving, tenant_of, wish_for
 from deepseek.server.service import Service
@@ -164,8 +164,10 @@ def _task(service: Service, body: ResponsesRequest, wish: Wish, messages: Sequen
         structured_field="text.format",
         prompt_only=body.max_output_tokens == 0,
         tools=tools,
-        tool_choice=chosen_name(choice.name, called) if isinstance(choice, NamedTool) else choice or "auto",
+        tool_choice=chosen_function(choice.name, called) if isinstance(choice, NamedTool) else choice or "auto",
         parallel_tool_calls=body.parallel_tool_calls,
+        add_generation_prompt=not body.is_continued,
+        continue_final_message=body.is_continued,
         template_values=with_effort(service.template_text, body.chat_template_kwargs, effort, "reasoning.effort"),
         thinking_budget=usable_budget(
             body.thinking_budget, reasons=service.parsers.reasoning is not None, field="thinking_budget"
