@@ -111,3 +111,10 @@ def test_openai_client_runs_as_printed(served: tuple[str, str]) -> None:
     code = blocks(ENGLISH, "python")[0].replace(ADDRESS, served[0])
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+
+
+def test_async_client_runs_as_printed(served: tuple[str, str]) -> None:
+    code = blocks(ENGLISH, "python")[2].replace(ADDRESS, served[0])
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "Paris" in result.stdout

@@ -68,6 +68,16 @@ def test_the_first_recipe(home: Path) -> None:
     assert run(generate, home).strip()
 
 
+def test_a_training_loop_of_ones_own(home: Path) -> None:
+    (code,) = blocks("training.md", "python")
+    result = subprocess.run([sys.executable, "-c", code], cwd=home, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr
+    losses = [float(line.rpartition(" ")[2]) for line in result.stdout.splitlines()]
+    assert len(losses) == 3
+    assert losses[-1] < losses[0]
+    assert (home / "my-model" / "tokenizer.json").is_file()
+
+
 @pytest.mark.parametrize("name", ["data.md", "training.md", "carving.md"])
 def test_links_lead_somewhere(name: str) -> None:
     for link in re.findall(r"\]\(([^)#:]+)\)", (DOCS / name).read_text()):

@@ -120,3 +120,14 @@ def test_refusals_name_the_mend() -> None:
         language_model_loss(random_model(CASES["v3"]), TOKENS, mtp_weight=0.1)
     with pytest.raises(ConfigError, match="at least 4"):
         language_model_loss(random_model(MTP), TOKENS[:, :3], mtp_weight=0.1)
+
+
+def test_the_logits_alone_give_mtp_layers_no_gradient() -> None:
+    """As docs/training.md says of a plain loop."""
+    model = random_model(MTP)
+    logits = model(TOKENS[:, :-1]).logits
+    found = gradients(model, F.cross_entropy(logits.flatten(0, 1), TOKENS[:, 1:].flatten()))
+    mtp = tuple(f"model.layers.{MTP.num_hidden_layers + k}." for k in range(MTP.num_nextn_predict_layers))
+    assert any(name.startswith(mtp) for name, _ in model.named_parameters())
+    assert found
+    assert not [name for name in found if name.startswith(mtp)]
