@@ -84,22 +84,26 @@ def _items(events: Sequence[Any]) -> list[Any]:
     items: list[Any] = []
     opened: Any = None
     text = ""
+    logprobs: list[Any] = []
     for event in events:
         assert event["output_index"] == len(items)
         if event["type"] == "response.output_item.added":
             assert opened is None
-            opened, text = event["item"], ""
+            opened, text, logprobs = event["item"], "", []
             assert opened["status"] == "in_progress"
         elif event["type"] == "response.output_item.done":
             item = event["item"]
             assert (item["id"], item["type"]) == (opened["id"], opened["type"])
             assert item.get("call_id") == opened.get("call_id")
             assert text == _text(item)
+            assert logprobs == [one for part in item.get("content", ()) for one in part.get("logprobs", ())]
             items.append(item)
             opened = None
         else:
             assert event["item_id"] == opened["id"]
-            text += event.get("delta", "")
+            if event["type"].endswith(".delta"):
+                text += event["delta"]
+                logprobs += event.get("logprobs", ())
     assert opened is None
     return items
 

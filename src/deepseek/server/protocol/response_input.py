@@ -88,7 +88,7 @@ class InputItem(RequestModel):
         kind = values["type"] = values.get("type") or _kind(values)
         if kind == "message" and values.get("role") == "assistant" and values.get("content") is None:
             values["content"] = ""
-        if str(kind).endswith(_CALL) and values.get("call_id") is None:
+        if str(kind).endswith((_CALL, _OUTPUT)) and values.get("call_id") is None:
             values["call_id"] = values.get("id")
         if kind == "function_call" and not isinstance(values.get("arguments"), str | None):
             values["arguments"] = json.dumps(values["arguments"])
