@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from deepseek.sampling import StructuredOutput
 from deepseek.sampling_names import LENGTH_ALIASES
+from deepseek.server.protocol.chat_history import as_blocks
 from deepseek.server.protocol.fields import CACHE_SALT, PRIORITY
 from deepseek.server.protocol.peer_fields import (
     CACHE_HINTS,
@@ -71,6 +72,8 @@ class Block(RequestModel):
             values["thinking"] = ""  # hidden: there is a signature alone
         if kind == "tool_use" and isinstance(values.get("input"), str):
             values["input"] = _object(values["input"])
+        if kind == "tool_result" and isinstance(values.get("content"), dict):  # what a tool made, not yet as text
+            values["content"] = json.dumps(values["content"], ensure_ascii=False)
         if kind == "tool_result" and isinstance(values.get("content"), list):
             values["content"] = [
                 _readable(block, notes.item("content", number)) for number, block in enumerate(values["content"])
@@ -107,6 +110,7 @@ class Message(RequestModel):
 
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        as_blocks(values)
         content = values.get("content")
         if content is None and values.get("role") == "assistant":
             values["content"] = ""
@@ -208,7 +212,8 @@ class Tool(RequestModel):
             values.update({name: value for name, value in inner.items() if name not in values})
         if values.get("type") == "function":
             values["type"] = "custom"
-            values.setdefault("parameters", {"type": "object", "properties": {}})
+        if values.get("input_schema") is None and values.get("parameters") is None:
+            values["input_schema"] = {"type": "object", "properties": {}}
 
 
 class ToolChoice(RequestModel):
@@ -378,6 +383,6 @@ class MessagesRequest(CountTokensRequest):
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         super().adapt(values, notes)
-        for name in ("stop", "stop_sequence"):
+        for name in ("stop", "stop_sequence", "stop_sequences"):
             if isinstance(values.get(name), str):
                 values[name] = [values[name]]

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deepseek.server.protocol.chat_history import as_items
 from deepseek.server.protocol.ignored_fields import IgnoredFields
 from deepseek.server.protocol.peer_fields import CACHE_HINTS
 from deepseek.server.protocol.tolerance import Notes, RequestModel, rewritten
@@ -126,7 +127,10 @@ def readable_items(items: Sequence[Any], notes: Notes) -> list[Any]:
     kept = []
     for number, item in enumerate(items):
         kind = item.get("type") if isinstance(item, dict) else None
-        if not isinstance(kind, str) or kind in _ITEM_FIELDS:
+        from_chat = as_items(item) if isinstance(item, dict) and kind in (None, "message") else None
+        if from_chat is not None:
+            kept += from_chat
+        elif not isinstance(kind, str) or kind in _ITEM_FIELDS:
             kept.append(item)
         elif kind.endswith(_OUTPUT) and item.get("call_id") is not None:
             kept.append({"type": "function_call_output", "call_id": item["call_id"], "output": item.get("output")})

@@ -47,6 +47,7 @@ class NamespaceMember(RequestModel):
         if isinstance(inner, dict):
             for name, value in inner.items():
                 values.setdefault(name, value)
+        values.setdefault("type", "function")
 
 
 class FunctionTool(NamespaceMember):
