@@ -25,11 +25,15 @@ MOST_PROCESSORS = 16
 MOST_SCHEMA_CHARACTERS = 256 * 1024
 MOST_SCHEMA_DEPTH = 64
 MOST_GRAMMAR_CHARACTERS = 64 * 1024
+MOST_COMPOSED_CHARACTERS = 8 * MOST_SCHEMA_CHARACTERS
 MOST_REGEX_CHARACTERS = 4096
 MOST_CHOICES = 4096
 MOST_CHOICE_CHARACTERS = 4096
 AS_MANY_AS_FIT = 2**31 - 1
 """max_tokens=None: until the answer ends or the context is full."""
+
+
+_KINDS = ("json_schema", "json_object", "regex", "choice", "grammar")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +54,11 @@ class StructuredOutput:
     grammar: str | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in self.__dataclass_fields__ if getattr(self, name) not in (None, False)]
+        given = [name for name in _KINDS if getattr(self, name) not in (None, False)]
         if self.json_schema is False:
             raise GenerationError("structured.json_schema must allow something; false allows nothing")
         if len(given) != 1:
-            kinds = ", ".join(self.__dataclass_fields__)
+            kinds = ", ".join(_KINDS)
             raise GenerationError(f"structured must have exactly one of {kinds}, not {' and '.join(given) or 'none'}")
         if self.json_schema is not None:
             object.__setattr__(self, "json_schema", _schema_text(self.json_schema))
@@ -70,17 +74,46 @@ class StructuredOutput:
             fits = text is None or _texts((text,), most)
             _require(fits, f"structured.{name}", f"a text of 1 to {most:,} characters", text)
 
+    @property
+    def kind(self) -> str:
+        """The field that is set, as errors name it."""
+        return f"structured.{next(name for name in _KINDS if getattr(self, name) not in (None, False))}"
+
     @classmethod
     def of(cls, value: Any) -> "StructuredOutput":
         """From fields by name ({"regex": ...}; vLLM's {"json": ...} too), a JSON schema, or a class of Pydantic's."""
         if isinstance(value, cls):
             return value
-        names = cls.__dataclass_fields__.keys() | {"json"}
+        names = {*_KINDS, "json"}
         if isinstance(value, Mapping) and value and value.keys() <= names:
             return cls(**{"json_schema" if name == "json" else name: field for name, field in value.items()})
         if isinstance(value, Mapping | str) or hasattr(value, "model_json_schema"):
             return cls(json_schema=value)
         raise GenerationError(f"structured must be a StructuredOutput or a JSON schema, not {value!r:.200}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComposedOutput(StructuredOutput):
+    """A Lark grammar made of formats that were asked for: it may be longer than one that a person writes.
+
+    special_tokens: those that are part of the answer where the grammar names them, as `<[id]>`. asked_for: what errors
+    name.
+    """
+
+    special_tokens: tuple[int, ...] = ()
+    asked_for: str = "structured.grammar"
+
+    def __post_init__(self) -> None:
+        fits = self.grammar is not None and _texts((self.grammar,), MOST_COMPOSED_CHARACTERS)
+        if not fits:
+            raise GenerationError(
+                f"{self.asked_for} and the tools are more than {MOST_COMPOSED_CHARACTERS:,} characters together: "
+                "send fewer tools"
+            )
+
+    @property
+    def kind(self) -> str:
+        return self.asked_for
 
 
 def _schema_text(schema: Any) -> str:

@@ -4,14 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from deepseek.engine.json_schemas import has_finite_value, prepared
 from deepseek.errors import GenerationError
-
-if TYPE_CHECKING:
-    from deepseek.sampling import StructuredOutput
+from deepseek.sampling import ComposedOutput, StructuredOutput
 
 LIMITS: dict[str, Any] = {
     "max_items_in_row": 2000,
@@ -28,6 +27,7 @@ _TRIAL_BYTES = 2**30
 _TRIAL_DEADLINE = 20
 _PLAIN_SCHEMA_CHARACTERS = 64 * 1024
 _COSTLY = re.compile(r'"(pattern|patternProperties|propertyNames|format|multipleOf|allOf|\$ref|\$dynamicRef)"')
+_SPECIAL_TOKEN = re.compile(r"<\[\d+\]>")  # the trial's own vocabulary is small
 _LONG_REPEAT = re.compile(r"\{\d*,?\d{3,}\}")
 JSON_OPTIONS: Any = {
     "whitespace_flexible": False,
@@ -40,7 +40,7 @@ JSON_OPTIONS: Any = {
 Without them it makes mistakes (docs/decisions/029); with any number of them it may write blanks for ever."""
 
 
-def json_schema_of(wanted: "StructuredOutput") -> dict[str, Any]:
+def json_schema_of(wanted: StructuredOutput) -> dict[str, Any]:
     """The schema of an answer in JSON, as llguidance takes it. Raises GenerationError."""
     schema: Any = {"type": "object"} if wanted.json_object else json.loads(str(wanted.json_schema))
     if schema is True:
@@ -50,21 +50,15 @@ def json_schema_of(wanted: "StructuredOutput") -> dict[str, Any]:
         if not has_finite_value(ready):
             raise ValueError("it refers to itself without end, so no answer could be complete")
     except (ValueError, RecursionError) as error:
-        raise GenerationError(f"{kind_of(wanted)} cannot be read: {error!s:.300}") from None
+        raise GenerationError(f"{wanted.kind} cannot be read: {error!s:.300}") from None
     return ready
 
 
-def kind_of(wanted: "StructuredOutput") -> str:
-    """The field that is set, as errors name it."""
-    kind = next(name for name in wanted.__dataclass_fields__ if getattr(wanted, name) not in (None, False))
-    return f"structured.{kind}"
-
-
-def grammar_of(wanted: "StructuredOutput") -> str:
+def grammar_of(wanted: StructuredOutput) -> str:
     """The grammar in llguidance's own format; not compiled, but tried where compiling it could take long."""
     from llguidance import LLMatcher
 
-    field = kind_of(wanted)
+    field = wanted.kind
     try:
         if wanted.json_schema is not None or wanted.json_object:
             schema = json.dumps(json_schema_of(wanted), ensure_ascii=False)
@@ -76,6 +70,10 @@ def grammar_of(wanted: "StructuredOutput") -> str:
         elif wanted.choice is not None:
             grammar = LLMatcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, wanted.choice)))
             costly = False
+        elif isinstance(wanted, ComposedOutput):
+            text = str(wanted.grammar)
+            grammar = LLMatcher.grammar_from_lark(text)
+            costly = len(text) > _PLAIN_SCHEMA_CHARACTERS or any(one.search(text) for one in (_COSTLY, _LONG_REPEAT))
         else:
             grammar, costly = LLMatcher.grammar_from_lark(_lark(str(wanted.grammar))), True
     except (ValueError, RecursionError) as error:
@@ -83,6 +81,17 @@ def grammar_of(wanted: "StructuredOutput") -> str:
     if costly:
         _try(grammar, field)
     return grammar
+
+
+def fault_of(wanted: StructuredOutput) -> str | None:
+    """Why no answer can be held to this, told without a vocabulary; None if it can."""
+    from llguidance import LLMatcher
+
+    try:
+        fault: str = LLMatcher.validate_grammar(grammar_of(wanted))
+    except GenerationError as error:
+        return str(error)
+    return fault or None
 
 
 def _lark(text: str) -> str:
@@ -94,10 +103,12 @@ def _lark(text: str) -> str:
         raise ValueError(str(error)) from None
 
 
+@lru_cache(maxsize=128)
 def _try(grammar: str, field: str) -> None:
     """Raises GenerationError if compiling would take too long."""
     task: dict[str, Any] = {
-        "grammar": grammar, "limits": LIMITS, "cpu_seconds": TRIAL_CPU_SECONDS, "bytes": _TRIAL_BYTES,
+        "grammar": _SPECIAL_TOKEN.sub("<[0]>", grammar), "limits": LIMITS, "cpu_seconds": TRIAL_CPU_SECONDS,
+        "bytes": _TRIAL_BYTES,
     }  # fmt: skip
     script = Path(__file__).with_name("grammar_trial.py")
     try:

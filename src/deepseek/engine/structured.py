@@ -1,8 +1,8 @@
 """Answers that follow a JSON schema, a regex, a choice or a grammar: which tokens may come next.
 
 llguidance keeps the parser's state and gives a bit for each token. We add what it leaves to others: special tokens are
-never part of an answer, whatever the grammar says; an end token is possible exactly where the answer is complete; an
-answer that cannot go on, or costs too much, ends with an error that names the request's field.
+never part of an answer, whatever a request's own grammar says; an end token is possible exactly where the answer is
+complete; an answer that cannot go on, or costs too much, ends with an error that names the request's field.
 """
 
 import threading
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepseek.engine.grammars import LIMITS, grammar_of, kind_of
+from deepseek.engine.grammars import LIMITS, grammar_of
 from deepseek.errors import GenerationError
 from deepseek.kernels.sampling import forbid
+from deepseek.sampling import ComposedOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,7 +55,11 @@ class Grammars:
                     self._keep(wanted, self._outcome(wanted))
                     matcher = self._copy(wanted)
                     assert matcher is not None
-        return Constraint(matcher, self._vocabulary, kind_of(wanted))
+        return self._begun(matcher, wanted)
+
+    def _begun(self, matcher: Any, wanted: "StructuredOutput") -> "Constraint":
+        special = wanted.special_tokens if isinstance(wanted, ComposedOutput) else ()
+        return Constraint(matcher, self._vocabulary, wanted.kind, special)
 
     def _copy(self, wanted: "StructuredOutput") -> Any:
         """A matcher of its own if this was compiled lately, its error if that failed, else None."""
@@ -90,10 +95,8 @@ class Grammars:
         grammar = grammar_of(wanted)
         matcher = LLMatcher(self._vocabulary.tokens, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
         if matcher.is_error():
-            raise GenerationError(f"{kind_of(wanted)} cannot be compiled: {_first_line(matcher.get_error())}")
-        Constraint(matcher.deep_copy(), self._vocabulary, kind_of(wanted)).restrict(
-            np.zeros(self._vocabulary.size, np.float32)
-        )
+            raise GenerationError(f"{wanted.kind} cannot be compiled: {_first_line(matcher.get_error())}")
+        self._begun(matcher.deep_copy(), wanted).restrict(np.zeros(self._vocabulary.size, np.float32))
         return matcher
 
 
@@ -106,10 +109,11 @@ class _Refusal:
 class Constraint:
     """The state of one answer."""
 
-    def __init__(self, matcher: Any, vocabulary: "Vocabulary", field: str) -> None:
-        """field: names the request's field in errors."""
+    def __init__(self, matcher: Any, vocabulary: "Vocabulary", field: str, special: Sequence[int] = ()) -> None:
+        """field: names the request's field in errors. special: tokens that the grammar may ask for though no text."""
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._text = vocabulary.text | vocabulary.bits_of(special) if special else vocabulary.text
         self._field = field
         self._count = 0
         self._ended = False
@@ -124,7 +128,7 @@ class Constraint:
             words[: given.size] = given[: words.size]
             if self._count == 0 and vocabulary.first is not None:
                 vocabulary.first.shift(words)
-            words &= vocabulary.text
+            words &= self._text
         must_end = not words.any()
         if self._ended or self._matcher.is_accepting():
             words |= vocabulary.ends
@@ -181,6 +185,10 @@ class Vocabulary:
         self._spelling = _Spelling(tokenizer, spelled, special, min(eos_ids))
         spelling: Any = self._spelling
         self.tokens = LLTokenizer(spelling)
+
+    def bits_of(self, special: Sequence[int]) -> "NDArray[np.uint32]":
+        """A bit for each of these tokens that does not end an answer."""
+        return _bits({token for token in special if token < self.size} - self.eos_ids, self.size)
 
     def can_write(self, text: str) -> bool:
         """Whether tokens spell this text; small vocabularies lack some bytes."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from deepseek.errors import GenerationError
 from deepseek.sampling import SamplingParams, StructuredOutput
-from deepseek.server import forced_calls, reasoning, tool_prompt
+from deepseek.server import answer_grammars, forced_calls, reasoning, tool_prompt
+from deepseek.server.call_grammars import special_marks
 from deepseek.server.chat_messages import for_template
 from deepseek.server.generation import Answer, Delta, Wish, begin
 from deepseek.server.parsing import BareCallParser, Piece, ToolCallPiece, make_parser, new_call_id, thinking_open
@@ -195,7 +196,7 @@ async def begin_chat(service: "Service", task: ChatTask) -> ChatAnswer:
         nonlocal is_open
         ids = service.within_context(chat_prompt, service, task)
         is_open = names.reasoning is not None and _is_thinking(service, task, ids)
-        structured = forced or task.structured  # where a call must come, the format has nothing to say
+        structured = forced or _format_or_calls(service, task)  # where a call must come, the format says nothing
         return ids, _sampling(service, task, structured, is_open=is_open)
 
     slow = forced is not None or task.structured is not None
@@ -244,7 +245,7 @@ def _sampling(
 ) -> SamplingParams:
     changes: dict[str, Any] = {}
     if structured is not None:
-        changes["structured"] = reasoning.after_reasoning(structured) if is_open else structured
+        changes["structured"] = answer_grammars.after_reasoning(structured) if is_open else structured
     if task.thinking_budget is not None:
         changes["logits_processors"] = (
             reasoning.budget_processor(service.tokenizer, task.thinking_budget, is_open=is_open),
@@ -258,12 +259,29 @@ def _parser(service: "Service", task: ChatTask, *, is_open: bool) -> Parser:
         return make_parser(names.reasoning, None, thinking_open=is_open)
     if task.tool_choice == "auto":
         parser = make_parser(names.reasoning, names.tools, thinking_open=is_open, declared=task.offered)
-        is_plain = names.bare_calls and task.structured is None
-        return BareCallParser(parser, task.offered, new_call_id) if is_plain else parser
+        return BareCallParser(parser, task.offered, new_call_id) if _reads_bare_calls(service, task) else parser
     calls = forced_calls.CallsParser(new_call_id)
     if isinstance(task.tool_choice, FunctionName) and _writes_arguments_alone(service):
         calls = forced_calls.parser_of_arguments(task.tool_choice.name, new_call_id)
     return _AfterReasoning(make_parser(names.reasoning, None, thinking_open=True), calls) if is_open else calls
+
+
+def _format_or_calls(service: "Service", task: ChatTask) -> StructuredOutput | None:
+    """The format, beside which tools may be called where some are offered and a call could be read."""
+    names, structured = service.parsers, task.structured
+    if structured is None or not task.offered or not (names.tools or names.bare_calls):
+        return structured
+    return answer_grammars.format_or_calls(
+        structured, [tool["function"] for tool in task.offered], names.tools, special_marks(service.tokenizer),
+        several=task.parallel_tool_calls, bare=_reads_bare_calls(service, task),
+    )  # fmt: skip
+
+
+def _reads_bare_calls(service: "Service", task: ChatTask) -> bool:
+    """Where another syntax is known, JSON that the format also allows is no call."""
+    names, structured = service.parsers, task.structured
+    is_told_apart = structured is None or names.tools is None or answer_grammars.leaves_bare_calls(structured)
+    return names.bare_calls and is_told_apart
 
 
 def _writes_arguments_alone(service: "Service") -> bool:

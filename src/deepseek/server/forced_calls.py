@@ -30,7 +30,7 @@ def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) ->
     """
     calls, definitions = [], {}
     for place, one in enumerate(functions):
-        parameters = moved(_parameters(one), f"/$defs/{place}")
+        parameters = moved(parameters_of(one), f"/$defs/{place}")
         if refers(parameters):
             definitions[str(place)] = parameters
             parameters = {"$ref": f"#/$defs/{place}"}
@@ -47,7 +47,7 @@ def schema_of_calls(functions: Sequence[Mapping[str, Any]], *, several: bool) ->
 
 
 def schema_of_arguments(function: Mapping[str, Any]) -> StructuredOutput:
-    return StructuredOutput(json_schema=_parameters(function))
+    return StructuredOutput(json_schema=parameters_of(function))
 
 
 def parser_of_arguments(name: str, new_id: Callable[[], str]) -> "CallsParser":
@@ -57,7 +57,7 @@ def parser_of_arguments(name: str, new_id: Callable[[], str]) -> "CallsParser":
     return parser
 
 
-def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+def parameters_of(function: Mapping[str, Any]) -> dict[str, Any]:
     """A tool that declares no parameters takes none."""
     declared = function.get("parameters")
     return _NO_ARGUMENTS if declares_no_properties(declared) else {"type": "object", **(declared or {})}

@@ -1,11 +1,6 @@
-"""Reasoning before an answer: ended when its budget is used up, and left free where the answer has a form."""
+"""Reasoning before an answer, ended when its budget is used up."""
 
-import json
 from typing import TYPE_CHECKING, Any
-
-from deepseek.engine.grammars import JSON_OPTIONS, json_schema_of
-from deepseek.errors import GenerationError
-from deepseek.sampling import StructuredOutput
 
 if TYPE_CHECKING:
     from deepseek.sampling import LogitsProcessor
@@ -13,25 +8,6 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "<think>", "</think>"
 _LONGEST_CHARACTER = 4  # bytes
-
-
-def after_reasoning(structured: StructuredOutput) -> StructuredOutput:
-    """Any text up to `</think>`, then what was wanted. Raises GenerationError where that cannot be said."""
-    if structured.grammar is not None:
-        raise GenerationError(
-            "structured_outputs.grammar cannot be used while the model reasons: turn reasoning off, for example with "
-            'chat_template_kwargs {"enable_thinking": false}'
-        )
-    if structured.choice is not None:
-        answer = f"answer: {' | '.join(map(json.dumps, structured.choice))}"
-    elif structured.regex is not None:
-        answer = f"answer: /{structured.regex.replace('/', chr(92) + '/')}/"
-    else:
-        schema = {**json_schema_of(structured), "x-guidance": JSON_OPTIONS}
-        answer = f"answer: %json {json.dumps(schema, ensure_ascii=False)}"
-    return StructuredOutput(
-        grammar=f'start: reasoning gap answer\nreasoning[suffix="{CLOSE}"]: /(?s:.*)/\ngap: /\\n{{0,2}}/\n{answer}\n'
-    )
 
 
 def budget_processor(tokenizer: "Tokenizer", budget: int, *, is_open: bool) -> "LogitsProcessor":

@@ -5,11 +5,14 @@ Python. What may not: anything of HTTP, of the engine or of a tokenizer; `eval`;
 """
 
 from deepseek.server.parsing.bare_calls import BareCallParser
+from deepseek.server.parsing.call_format import NAME
+from deepseek.server.parsing.coder_calls import types_of
 from deepseek.server.parsing.detect import detect, thinking_open
 from deepseek.server.parsing.output import REASONING, TOOLS, OutputParser, make_parser, new_call_id
 from deepseek.server.parsing.pieces import Piece, ToolCallPiece
 
 __all__ = [
+    "NAME",
     "REASONING",
     "TOOLS",
     "BareCallParser",
@@ -20,4 +23,5 @@ __all__ = [
     "make_parser",
     "new_call_id",
     "thinking_open",
+    "types_of",
 ]
