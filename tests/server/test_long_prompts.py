@@ -1,7 +1,13 @@
 """Prompts that are too long are refused at once, by every route, in words that clients know."""
 
-import pytest
+import json
+import threading
+from typing import Any
 
+import pytest
+from pydantic import ValidationError
+
+from deepseek.server.protocol.completions import CompletionRequest
 from deepseek.tokenizer import slices
 from live_server import Live
 
@@ -44,3 +50,35 @@ def test_counting_has_no_limit(tiny: Live) -> None:
     assert tiny.post("/tokenize", {"prompt": LONG}).json()["count"] == len(LONG)
     counted = tiny.post("/v1/messages/count_tokens", {"model": "tiny", "messages": MESSAGES}).json()["input_tokens"]
     assert counted > len(LONG)
+
+
+def test_a_long_body_is_validated_off_the_event_loop(tiny: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    real = CompletionRequest.adapt.__func__  # type: ignore[attr-defined]
+
+    def adapt(cls: type, values: dict[str, Any], notes: Any) -> None:
+        threads.add(threading.current_thread().name)
+        real(cls, values, notes)
+
+    monkeypatch.setattr(CompletionRequest, "adapt", classmethod(adapt))
+    body = {"prompt": "a", "max_tokens": 1, "user": "x" * 70_000, "n_probs": 1, "spare": 1}
+    answer = tiny.post("/v1/completions", body)
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["logprobs"]["tokens"]
+    assert answer.headers["x-ignored-fields"] == "user, spare"
+    assert [name.rpartition("_")[0] for name in threads] == ["deepseek-bodies"]
+
+
+def test_what_is_wrong_with_a_long_body_is_told_as_of_a_short_one(tiny: Live) -> None:
+    for body in ({"prompt": "a", "n": "x"}, {"prompt": [1, -1]}, {"max_tokens": 1}, {"prompt": "a", "min_p": 3}):
+        short, long = (tiny.post("/v1/completions", {**body, "user": "x" * size}) for size in (1, 70_000))
+        assert short.status_code == long.status_code == 400
+        assert short.json() == long.json()
+
+
+@pytest.mark.parametrize("item", ["1.5", '"a"', "[1]", "-1"])
+def test_a_long_list_of_what_are_no_tokens_has_one_error(item: str) -> None:
+    items = json.loads(f"[1, {', '.join([item] * 1000)}]")
+    with pytest.raises(ValidationError) as caught:
+        CompletionRequest(prompt=items)
+    assert caught.value.error_count() < 10

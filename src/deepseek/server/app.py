@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -45,7 +44,7 @@ from deepseek.server.routes import (
     training,
 )
 from deepseek.server.service import Service
-from deepseek.server.strict_json import report_ignored
+from deepseek.server.strict_json import body_model, report_ignored
 from deepseek.server.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -139,10 +138,3 @@ def _where_else(paths: Paths, path: str) -> str:
     if (similar := paths.similar(path)) is not None:
         return f"did you mean {similar}?"
     return "the API is at /v1, and GET /openapi.json describes it"
-
-
-def body_model(route: Any) -> type[BaseModel] | None:
-    """What a route's body is read into."""
-    field = getattr(route, "body_field", None)
-    kind = getattr(getattr(field, "field_info", None), "annotation", None)
-    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

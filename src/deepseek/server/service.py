@@ -74,6 +74,7 @@ class Service:
         """Of answers that run, for `end_answers`."""
         self._quick = ThreadPoolExecutor(_THREADS, "deepseek-prompts")
         self._slow = ThreadPoolExecutor(_THREADS, "deepseek-grammars")
+        self._bodies = ThreadPoolExecutor(1, "deepseek-bodies")
 
     @property
     def tokenizer(self) -> "Tokenizer":
@@ -82,6 +83,10 @@ class Service:
     async def in_thread(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
         """The result of work that would hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._slow if slow else self._quick, work)
+
+    async def read_body(self, work: Callable[[], Result]) -> Result:
+        """The result of work on a long body; one after the other."""
+        return await asyncio.get_running_loop().run_in_executor(self._bodies, work)
 
     def within_context(self, encode: Callable[..., list[int]], *args: Any, **options: Any) -> list[int]:
         """The ids of a prompt, by a method of the tokenizer. Raises ContextLengthError as soon as they are too many."""
@@ -120,6 +125,7 @@ class Service:
     def close(self) -> None:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
+        self._bodies.shutdown(wait=False, cancel_futures=True)
         self.responses.close()
         if self.tracing is not None:
             self.tracing.close()

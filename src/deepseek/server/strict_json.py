@@ -1,7 +1,12 @@
-"""JSON of a request: bounded in depth before it is parsed, every name once, numbers finite."""
+"""JSON of a request: bounded in depth before it is parsed, every name once, numbers finite.
 
-import asyncio
+Long bodies are parsed and validated in a thread, one after the other: beside several such threads the event loop would
+wait for the interpreter's lock several times as long.
+"""
+
 import codecs
+import contextvars
+import functools
 import json
 import logging
 import re
@@ -9,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,13 +23,14 @@ from starlette.types import Receive, Scope
 from deepseek.server.errors import ApiError
 from deepseek.server.gate import RECORD
 from deepseek.server.protocol.ignored_fields import HEADER, IgnoredFields, collecting
+from deepseek.server.protocol.refusals import refusal
 
 IGNORED = "deepseek.ignored"
 """Where a request's IgnoredFields lie in its ASGI scope."""
 _log = logging.getLogger("deepseek.server")
 MOST_DEPTH = 64
 MOST_ITEMS = 2_000_000  # brackets, commas and quotes: 10 MB of token ids
-_LONG = 64 * 1024  # longer bodies are parsed in a thread
+_LONG = 64 * 1024  # longer bodies are read in a thread
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -37,8 +44,9 @@ class StrictRequest(Request):
     page's Origin, which has been checked by then.
     """
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, route: APIRoute) -> None:
         super().__init__(scope, receive)
+        self._route = route
         given = super().headers
         self._content_type = given.get("content-type", "")
         if not self._content_type.startswith("multipart/"):
@@ -46,14 +54,27 @@ class StrictRequest(Request):
             self._headers = Headers(raw=[*others, (b"content-type", b"application/json")])
 
     async def json(self) -> Any:
+        """The body: a long one as the route's own model, which the framework passes on as it is."""
         data = await self.body()
         try:
-            return parse(data) if len(data) < _LONG else await asyncio.to_thread(parse, data)
+            if len(data) < _LONG:
+                return parse(data)
+            work = functools.partial(contextvars.copy_context().run, self._validated, data)
+            return await self.app.state.service.read_body(work)
         except ApiError as error:
             if error.code == "invalid_json" and "json" not in self._content_type:
                 message = f"{error.message} (Content-Type says {self._content_type!r:.100})"
                 raise ApiError(400, message, code=error.code) from None
             raise
+
+    def _validated(self, data: bytes) -> Any:
+        value, model, field = parse(data), body_model(self._route), self._route.body_field
+        if model is None or field is None:
+            return value
+        validated, errors = field.validate(value, loc=("body",))
+        if errors:
+            raise refusal(errors, model)
+        return validated
 
 
 class StrictRoute(APIRoute):
@@ -65,11 +86,18 @@ class StrictRoute(APIRoute):
         async def strict(request: Request) -> Response:
             fields = request.scope[IGNORED] = IgnoredFields(strict=request.app.state.service.config.strict)
             with collecting(fields):
-                response = await handle(StrictRequest(request.scope, request.receive))
+                response = await handle(StrictRequest(request.scope, request.receive, self))
             report_ignored(request, response)
             return response
 
         return strict
+
+
+def body_model(route: Any) -> type[BaseModel] | None:
+    """What a route's body is read into."""
+    field = getattr(route, "body_field", None)
+    kind = getattr(getattr(field, "field_info", None), "annotation", None)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def report_ignored(request: Request, response: Response) -> None:

@@ -11,6 +11,8 @@ from deepseek.server.protocol.tolerance import Notes
 
 MOST_PROMPTS = 1024
 Token = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
+"""One wrong item tells all: an error for each of millions would take seconds."""
 
 
 class CompletionRequest(SamplingFields):
@@ -27,9 +29,9 @@ class CompletionRequest(SamplingFields):
 
     prompt: (
         str
-        | list[Token]
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
-        | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Tokens
+        | Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[Tokens], Field(fail_fast=True, min_length=1, max_length=MOST_PROMPTS)]
     )
     suffix: str | None = Field(default=None, description="What follows the gap, for models that fill in the middle.")
     max_tokens: int = Field(

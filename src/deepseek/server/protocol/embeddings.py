@@ -6,12 +6,12 @@ import msgspec
 from pydantic import Field
 
 from deepseek.engine.pooling import PoolingKind
+from deepseek.server.protocol.completions import Tokens
 from deepseek.server.protocol.fields import PRIORITY
 from deepseek.server.protocol.peer_fields import LABELS
 from deepseek.server.protocol.tolerance import Refused, RequestBody
 
 MOST_INPUTS = 2048
-Token = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class EmbeddingRequest(RequestBody):
@@ -39,9 +39,9 @@ class EmbeddingRequest(RequestBody):
     model: str | None = None
     input: (
         str
-        | Annotated[list[Token], Field(min_length=1)]
-        | Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
-        | Annotated[list[list[Token]], Field(min_length=1, max_length=MOST_INPUTS)]
+        | Annotated[Tokens, Field(min_length=1)]
+        | Annotated[list[str], Field(fail_fast=True, min_length=1, max_length=MOST_INPUTS)]
+        | Annotated[list[Tokens], Field(fail_fast=True, min_length=1, max_length=MOST_INPUTS)]
     )
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(

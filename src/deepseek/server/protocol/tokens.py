@@ -1,10 +1,11 @@
 """`/tokenize` and `/detokenize`: vLLM's fields."""
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from deepseek.server.protocol.chat import MAX_MESSAGES, ChatMessage, Tool, as_function
+from deepseek.server.protocol.completions import Tokens
 from deepseek.server.protocol.peer_fields import LABELS
 from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody
 from deepseek.server.protocol.tools import offered_tools
@@ -73,5 +74,5 @@ class DetokenizeRequest(RequestBody):
     ignored: ClassVar = LABELS
 
     model: str | None = None
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MOST_TOKENS)
+    tokens: Tokens = Field(max_length=MOST_TOKENS)
     skip_special_tokens: bool = False
