@@ -1,10 +1,17 @@
 """For all tests: nothing of the user's is written, and nothing that the user has set changes what is tested."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from deepseek.server.server_config import ENVIRONMENT_PREFIX, ServerConfig
+
+
+def pytest_configure() -> None:
+    """Processes that tests interrupt take SIGINT, also where the tests themselves run in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

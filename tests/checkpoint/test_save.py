@@ -182,11 +182,11 @@ def test_a_disk_that_is_too_small_is_refused_first(tmp_path: Path, monkeypatch: 
         raise AssertionError("asked for a tensor")
         yield
 
-    with pytest.raises(CheckpointError, match=r"needs 3.00 GB and the disk has 1.00 GB left; free some space"):
+    with pytest.raises(CheckpointError, match=r"needs 3.0 GB and the disk has 1.0 GB left; free some space"):
         save_checkpoint(tmp_path, LLAMA, never(), total_bytes=3 * 10**9)
     assert same(stored(tmp_path)[1], good)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match=r"needs 0\.00 GB"):
+    with pytest.raises(CheckpointError, match=r"needs [\d.]+ (kB|MB|bytes) and"):
         save_checkpoint(tmp_path, LLAMA, list(good.items()))
 
 
