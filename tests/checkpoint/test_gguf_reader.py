@@ -261,7 +261,7 @@ HOSTILE = {
     "overflow": (file_bytes([], [info("t", [1 << 32, 1 << 32])]), "of 18446744073709551616 elements"),
     "partial block": (file_bytes([], [info("t", [48], 2)]), "tensor 't': Q4_0 stores blocks of 32"),
     "unknown tensor type": (file_bytes([], [info("t", [32], 250)]), "tensor 't' has the unknown type 250"),
-    "unsupported tensor type": (file_bytes([], [info("t", [256], 23)]), "the type IQ4_XS, .* requantise the model"),
+    "unsupported tensor type": (file_bytes([], [info("t", [256], 17)]), "the type IQ2_XS, .* requantise the model"),
     "misaligned": (
         file_bytes([], [info("t", [4], 0, 16)]),
         "tensor 't' is misaligned: its offset 16 is not a multiple",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,14 @@ def chats(arguments: Any) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def without_nulls(template: str, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As `apply_chat_template` of Transformers does before it renders; DeepSeek's templates ask whether it is none."""
+    kept = "content" if re.search(r"content['\"]?\]? is (not )?none", template) else None
+    return [{key: value for key, value in message.items() if value is not None or key == kept} for message in messages]
+
+
 def theirs(template: str, messages: list[dict[str, Any]], **variables: Any) -> str:
-    (text,), _ = render_jinja_template([messages], chat_template=template, **variables)
+    (text,), _ = render_jinja_template([without_nulls(template, messages)], chat_template=template, **variables)
     return str(text)
 
 

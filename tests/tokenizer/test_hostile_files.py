@@ -196,7 +196,7 @@ def test_added_tokens_and_decoders_are_checked(byte_level: Tokenizer, tmp_path: 
     for bad, message in (
         ([{**added, **flags, "id": 10**7}], "is not a token id"),
         ([{**added, **flags, "id": 5000}], "says id 5000 but gets"),
-        ([{**added, **flags}, {**added, **flags}], "content or an id twice"),
+        ([{**added, **flags}, {**added, **flags, "content": "other"}], "two contents to an id"),
         ([{**added, **flags, "content": ""}], "not empty"),
         ("x", "must be a list"),
     ):

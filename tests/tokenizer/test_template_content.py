@@ -13,7 +13,7 @@ from deepseek.tokenizer.chat_template import render
 from deepseek.tokenizer.sandbox import ChatTemplateRefusal
 from deepseek.tokenizer.template_content import as_parts
 from published_templates import GEMMA, PARTS, TEMPLATES
-from test_chat_template import WEATHER, chats
+from test_chat_template import WEATHER, chats, without_nulls
 
 CHATML = "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -24,7 +24,7 @@ USER_IN_PARTS = {"role": "user", "content": [{"type": "text", "text": "hello"}, 
 def theirs(template: str, messages: list[dict[str, Any]], **variables: Any) -> str | None:
     """What Transformers prints, None where it fails."""
     try:
-        (text,), _ = render_jinja_template([messages], chat_template=template, **variables)
+        (text,), _ = render_jinja_template([without_nulls(template, messages)], chat_template=template, **variables)
     except (jinja2.TemplateError, TypeError):
         return None
     return str(text)

@@ -17,7 +17,7 @@ from deepseek.families.weights import Shape, weight_shapes
 # Buffers that follow from the configuration, and scales that only a quantized KV cache would use.
 _BUFFER = re.compile(
     r".*\b(rotary_emb\.(inv_freq|original_inv_freq|cos_cached|sin_cached)|position_ids|masked_bias|causal_mask"
-    r"|self_attn\.bias|self_attn\.[kv]_scale|self_attn\.kv_scale)"
+    r"|self_attn\.bias|self_attn\.(attn\.)?[kv]_scale|self_attn\.kv_scale|self_attn\.[kv]_proj\.output_scale)"
 )
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _PREDICTION = ("enorm.weight", "hnorm.weight", "eh_proj.weight")  # what only a multi-token prediction layer has

@@ -53,8 +53,11 @@ class SafetensorsCheckpoint:
         for name, other in shared_weights(config).items():
             if name not in places and other in places:
                 places[name], shapes[name] = places[other], shapes[other]
-        if config.tie_word_embeddings and _HEAD in places and _EMBEDDING in places:
-            self._check_tied(places[_HEAD], places[_EMBEDDING])
+        if config.tie_word_embeddings and _HEAD in places:
+            if _EMBEDDING in places:
+                self._check_tied(places[_HEAD], places[_EMBEDDING])
+            else:  # safetensors keeps only one name of shared memory, and that may be the head's
+                places[_EMBEDDING], shapes[_EMBEDDING] = places[_HEAD], shapes[_HEAD]
             del shapes[_HEAD]
         _check_absent(self.path, config, shapes, self._files)
         self.ignored = check_contents(

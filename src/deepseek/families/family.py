@@ -236,7 +236,7 @@ def _token_ids(reader: ConfigReader, key: str, vocabulary: int) -> tuple[int, ..
 def _fp8_block(reader: ConfigReader) -> tuple[int, int] | None:
     """V3's block-scaled FP8; every other quantization of a hub file is refused by its name."""
     given = reader.mapping("quantization_config")
-    if not given:
+    if not given or _is_switched_off(given):
         return None
     fp8 = ConfigReader(given, f"{reader.where}: quantization_config")
     if (method := fp8.text("quant_method", "of no name")) != "fp8":
@@ -250,3 +250,9 @@ def _fp8_block(reader: ConfigReader) -> tuple[int, int] | None:
     if not (isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block)):
         raise ConfigError(f"{fp8.where}: weight_block_size must be two whole numbers, not {block!r}")
     return block[0], block[1]
+
+
+def _is_switched_off(given: Mapping[str, Any]) -> bool:
+    """A training script's configuration of bitsandbytes, saved with a model that it did not quantize."""
+    switches = [given.get(key) for key in ("load_in_8bit", "load_in_4bit", "_load_in_8bit", "_load_in_4bit")]
+    return given.get("quant_method") == "bitsandbytes" and False in switches and True not in switches

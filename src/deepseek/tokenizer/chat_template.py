@@ -20,6 +20,7 @@ __all__ = ["TemplateLimitError", "TemplateLimits", "choose", "plain_messages", "
 
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DEPTH = 64
+_ASKS_FOR_NO_CONTENT = re.compile(r"content['\"]?\]?\s*(is|==|!=)\s*(not\s+)?none", re.IGNORECASE)
 _FOR_TOOLS = ("tool_use", "tool-use")
 _CONTINUE = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -45,7 +46,7 @@ def render(
     if continue_final_message and add_generation_prompt:
         raise TokenizerError("continue_final_message and add_generation_prompt exclude each other: turn one off")
     limits = limits or TemplateLimits()
-    chat = _with_reasoning_names(plain_messages(messages))
+    chat = _with_reasoning_names(_without_nulls(plain_messages(messages), template))
     if check_content:
         chat = adapted(chat, _forms(template, limits))
     final = _open_final_message(chat) if continue_final_message else ""
@@ -154,6 +155,15 @@ def _encodable(text: str, where: str) -> str:
 def _bounded(value: list[Any], where: str) -> None:
     if weigh(value, 4_000_000) > 4_000_000:
         raise TokenizerError(f"{where} is too large for one chat: send less")
+
+
+def _without_nulls(chat: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
+    """Keys that are null are left out, as in Transformers: a template would print "None".
+
+    Not so the content where the template asks whether it is none: DeepSeek's know a turn of tool calls by that.
+    """
+    kept = "content" if _ASKS_FOR_NO_CONTENT.search(template) else None
+    return [{key: value for key, value in message.items() if value is not None or key == kept} for message in chat]
 
 
 def _with_reasoning_names(chat: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepseek.errors import TokenizerError
-from deepseek.tokenizer.older_files import has_older_files, read_older_files
+from deepseek.tokenizer.older_files import ADDED, has_older_files, read_older_files, tokens_beside
 from deepseek.tokenizer.template_names import is_template_name
 from deepseek.tokenizer.tokenizer_json import MAX_CONFIG_BYTES, MAX_FILE_BYTES, read_json, read_text
 
@@ -36,11 +36,14 @@ def read_tokenizer(folder: Path) -> "Tokenizer":
     from deepseek.tokenizer.tokenizer import Tokenizer
 
     config = _read_optional(folder / CONFIG)
+    described = "added_tokens_decoder" in config
     for name, value in _read_optional(folder / SPECIAL_MAP).items():
-        if config.get(name) is None:
+        if config.get(name) is None or not described:  # as in Transformers: the map wins over a config without it
             config[name] = value
     if (folder / TOKENIZER).is_file():
         where, spec = folder / TOKENIZER, read_json(folder / TOKENIZER, MAX_FILE_BYTES)
+        if not described and (folder / ADDED).is_file():
+            config["added_tokens_decoder"] = tokens_beside(folder / ADDED, spec, config)
     else:
         model_type = _read_optional(folder / MODEL_CONFIG).get("model_type")
         where, spec = folder, read_older_files(folder, config, model_type if isinstance(model_type, str) else "")

@@ -42,6 +42,19 @@ def read_older_files(folder: Path, config: dict[str, Any], model_type: str) -> d
     )
 
 
+def tokens_beside(path: Path, spec: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What added_tokens.json adds to a `tokenizer.json`, as an `added_tokens_decoder`: some tools write only there."""
+    added = spec.get("added_tokens")
+    known = {token.get("content") for token in added if isinstance(token, dict)} if isinstance(added, list) else set()
+    special = set(special_names(config, str(path)).values())
+    return {
+        str(check_id(token_id, 1 << 20, f"{path}: {content!r:.60}")): {
+            "content": content, **_FLAGS, "normalized": content not in special, "special": content in special,
+        }
+        for content, token_id in read_json(path, MAX_FILE_BYTES).items() if content not in known
+    }  # fmt: skip
+
+
 def _byte_level(folder: Path, config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     """Byte-level BPE as GPT-2 and Qwen 1.5 to 2.5 published it."""
     kind = config.get("tokenizer_class")

@@ -21,25 +21,42 @@ def special_names(config: Mapping[str, Any], where: str) -> dict[str, str]:
     return names
 
 
-def extra_tokens(config: Mapping[str, Any], where: str) -> list[str]:
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def with_declared_flags(spec: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A `tokenizer.json` whose added tokens have the flags of the config's `added_tokens_decoder`: it wins."""
+    declared = {token["content"]: token for token in decoder_tokens(config, where)}
+    if not declared:
+        return spec
+    named = set(special_names(config, where).values())
+    added = [{**token, **declared.get(token["content"], {})} for token in spec.get("added_tokens") or ()]
+    return {**spec, "added_tokens": [{**token, "special": True} if token["content"] in named else token
+                                     for token in added]}  # fmt: skip
+
+
+def extra_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """Special tokens beside the named ones, with their flags where the config has them."""
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     extra = list(extra.values()) if isinstance(extra, dict) else extra
     if not isinstance(extra, list) or len(extra) > 100_000:
         raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
-    contents: list[Any] = [token.get("content") if isinstance(token, dict) else token for token in extra]
-    if not all(isinstance(content, str) and 0 < len(content) <= 1024 for content in contents):
+    tokens: list[dict[str, Any]] = [token if isinstance(token, dict) else {"content": token} for token in extra]
+    if not all(isinstance(token.get("content"), str) and 0 < len(token["content"]) <= 1024 for token in tokens):
         raise TokenizerError(f"{where}: additional_special_tokens must be a list of tokens")
-    return contents
+    return [{"content": token["content"], "normalized": False, **_flags_of(token), "special": True} for token in tokens]
+
+
+def _flags_of(token: Mapping[str, Any]) -> dict[str, bool]:
+    return {flag: bool(token[flag]) for flag in _FLAGS if flag in token}
 
 
 def decoder_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     """`added_tokens_decoder` of the config, in the order of its ids."""
     decoder = config.get("added_tokens_decoder") or {}
-    flags = ("single_word", "lstrip", "rstrip", "normalized", "special")
     try:
         entries = sorted(decoder.items(), key=lambda item: int(item[0]))
-        tokens = [{"content": token["content"], **{flag: token[flag] for flag in flags if flag in token}}
-                  for _, token in entries]  # fmt: skip
+        tokens = [{"content": token["content"], **_flags_of(token)} for _, token in entries]
         valid = all(isinstance(token["content"], str) and 0 < len(token["content"]) <= 1024 for token in tokens)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise TokenizerError(f"{where}: added_tokens_decoder must map ids to tokens: {error!r:.100}") from error

@@ -10,7 +10,7 @@ from deepseek.tokenizer import chat_template as chat
 from deepseek.tokenizer.control_text import ControlText
 from deepseek.tokenizer.end_tokens import named_ends, without_exceptions
 from deepseek.tokenizer.slices import SLICE, Slices, ids_of
-from deepseek.tokenizer.special_tokens import decoder_tokens, extra_tokens, special_names
+from deepseek.tokenizer.special_tokens import decoder_tokens, extra_tokens, special_names, with_declared_flags
 from deepseek.tokenizer.stream import PieceRule, StreamDecoder, read_rule
 from deepseek.tokenizer.tokenizer_json import build_backend, check, guarded
 
@@ -41,6 +41,7 @@ class Tokenizer:
         self._where = where
         self._special = special_names(self.config, where)
         check(spec, where)
+        spec = with_declared_flags(spec, self.config, where)
         self._rule: PieceRule = read_rule(spec.get("decoder"), where)
         self._backend = build_backend(spec, where)
         guarded(self._add_named_tokens, where)
@@ -283,8 +284,8 @@ class Tokenizer:
         changed = [token for token in described if token.content in known and repr(token) != repr(known[token.content])]
         self._backend.add_tokens(changed)
         wanted = described
-        names = [*self._special.values(), *extra_tokens(self.config, self._where)]
-        wanted += [AddedToken(name, special=True, normalized=False) for name in names]
+        wanted += [AddedToken(name, special=True, normalized=False) for name in self._special.values()]
+        wanted += [AddedToken(**token) for token in extra_tokens(self.config, self._where)]
         fresh = {token.content: token for token in reversed(wanted) if token.content not in known}
         self._backend.add_tokens(list(reversed(fresh.values())))
 

@@ -76,7 +76,11 @@ def _no_constant(name: str) -> float:
 
 
 def build_backend(spec: Mapping[str, Any], where: str) -> "Backend":
-    """The library's tokenizer for a `tokenizer.json` that `check` passed, without truncation and padding."""
+    """The library's tokenizer for a `tokenizer.json` that `check` passed, without truncation, padding and dropout.
+
+    Dropout of merges is for training a model: with it the same text has other ids each time.
+    """
+    spec = {**spec, "model": {**spec["model"], "dropout": None}} if spec["model"].get("dropout") else spec
     backend = load_backend(json.dumps(spec, ensure_ascii=False), where)
     backend.no_truncation()
     backend.no_padding()
@@ -219,8 +223,9 @@ def _check_added(added: Any, where: str) -> None:
         ids.append(check_id(token.get("id"), MAX_TOKENS, f"{where}: added_tokens[{place}].id"))
     if contents:
         check_tokens(contents, f"{where}: added_tokens")
-    if len(set(contents)) != len(contents) or len(set(ids)) != len(ids):
-        raise TokenizerError(f"{where}: added_tokens holds a content or an id twice")
+    different = set(zip(contents, ids, strict=True))  # the same token twice says nothing new
+    if len(set(contents)) != len(different) or len(set(ids)) != len(different):
+        raise TokenizerError(f"{where}: added_tokens gives two ids to a content or two contents to an id")
 
 
 def _check_patterns(value: Any, where: str) -> None:

@@ -47,3 +47,28 @@ def q5_k_codes(blocks: Bytes) -> Bytes:
     planes = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
     fifth = ((blocks[:, None, 16:48] >> planes) & np.uint8(1)) << FOUR
     return k_nibbles(blocks[:, 48:], 32) | fifth.reshape(len(blocks), 256)
+
+
+def crumbs(packed: Bytes) -> Bytes:
+    """Runs of 32 bytes, each giving its lowest two bits, then the next two, and so on: (n, k) to (n, 4k)."""
+    runs = packed.reshape(len(packed), -1, 1, 32)
+    shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
+    return ((runs >> shifts) & np.uint8(3)).reshape(len(packed), -1)
+
+
+def q3_k_scales(blocks: Bytes) -> Floats:
+    """Q3_K: sixteen 6-bit scales with an offset of 32 in 12 bytes, times the block's half: (n, 16, 1)."""
+    packed = blocks[:, 96:108]
+    low = nibbles(packed[:, :8])
+    high = np.concatenate([(packed[:, 8:] >> np.uint8(shift)) & np.uint8(3) for shift in (0, 2, 4, 6)], axis=1)
+    scales = (low | (high << FOUR)).view(np.int8) - np.int8(32)
+    return (half(blocks, 108) * scales.astype(np.float32))[:, :, None]
+
+
+def iq4_xs_scales(blocks: Bytes) -> Floats:
+    """IQ4_XS: eight 6-bit scales with an offset of 32 in 2 + 4 bytes, times the block's half: (n, 8, 1)."""
+    low = np.stack([blocks[:, 4:8] & _LOW_HALF, blocks[:, 4:8] >> FOUR], axis=2).reshape(len(blocks), 8)
+    shifts = np.array([0, 2, 4, 6], np.uint8)
+    high = ((blocks[:, 2:4, None] >> shifts) & np.uint8(3)).reshape(len(blocks), 8)
+    scales = (low | (high << FOUR)).view(np.int8) - np.int8(32)
+    return (half(blocks, 0) * scales.astype(np.float32))[:, :, None]

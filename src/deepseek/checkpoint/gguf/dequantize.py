@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepseek.checkpoint.dtypes import byte_size, dtype_of
-from deepseek.checkpoint.gguf.bits import FOUR, fifth_bits, half, k_nibbles, k_scales, nibbles, q5_k_codes
+from deepseek.checkpoint.gguf.bits import (
+    FOUR,
+    crumbs,
+    fifth_bits,
+    half,
+    iq4_xs_scales,
+    k_nibbles,
+    k_scales,
+    nibbles,
+    q3_k_scales,
+    q5_k_codes,
+)
 from deepseek.checkpoint.tensor import Bytes
 from deepseek.errors import CheckpointError
 
@@ -108,6 +119,48 @@ def _q6_k(blocks: Bytes, out: Floats) -> None:
     np.multiply(d[:, :, None], signed, out=out.reshape(signed.shape))
 
 
+def _q2_k(blocks: Bytes, out: Floats) -> None:
+    d = half(blocks, 80) * (blocks[:, :16] & np.uint8(0x0F)).astype(np.float32)
+    m = half(blocks, 82) * (blocks[:, :16] >> FOUR).astype(np.float32)
+    groups = out.reshape(len(blocks), 16, 16)
+    np.multiply(d[:, :, None], crumbs(blocks[:, 16:80]).reshape(groups.shape), out=groups)
+    groups -= m[:, :, None]
+
+
+def _q3_k(blocks: Bytes, out: Floats) -> None:
+    """Two bits, and a third that is stored inverted: without it the code is 4 less."""
+    planes = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
+    third = ((blocks[:, None, :32] >> planes) & np.uint8(1)).reshape(len(blocks), 256)
+    q = (crumbs(blocks[:, 32:96]) | (third << np.uint8(2))).view(np.int8) - np.int8(4)
+    groups = out.reshape(len(blocks), 16, 16)
+    np.multiply(q3_k_scales(blocks), q.reshape(groups.shape), out=groups)
+
+
+def _iq4_nl(blocks: Bytes, out: Floats) -> None:
+    np.multiply(half(blocks, 0), _IQ4[nibbles(blocks[:, 2:])], out=out)
+
+
+def _iq4_xs(blocks: Bytes, out: Floats) -> None:
+    groups = out.reshape(len(blocks), 8, 32)
+    np.multiply(iq4_xs_scales(blocks), _IQ4[k_nibbles(blocks[:, 8:], 16)].reshape(groups.shape), out=groups)
+
+
+def _mxfp4(blocks: Bytes, out: Floats) -> None:
+    """The scale is a power of two, half of what the exponent says, since the table holds the values doubled."""
+    exponent = blocks[:, :1].astype(np.uint32)
+    bits = np.where(exponent < 2, np.uint32(0x00200000) << exponent, (exponent - np.uint32(1)) << np.uint32(23))
+    np.multiply(bits.astype(np.uint32).view(np.float32), _E2M1[nibbles(blocks[:, 1:])], out=out)
+
+
+def _tq2_0(blocks: Bytes, out: Floats) -> None:
+    q = crumbs(blocks[:, :64]).view(np.int8) - np.int8(1)
+    np.multiply(half(blocks, 64), q, out=out)
+
+
+# The values that codes of 4 bits stand for: of IQ4, and of MXFP4 (doubled).
+_IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+_E2M1 = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+
 _DECODERS: dict[str, Callable[[Bytes, Floats], None]] = {
     "Q4_0": _q4_0,
     "Q4_1": _q4_1,
@@ -117,6 +170,12 @@ _DECODERS: dict[str, Callable[[Bytes, Floats], None]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+    "Q2_K": _q2_k,
+    "Q3_K": _q3_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+    "MXFP4": _mxfp4,
+    "TQ2_0": _tq2_0,
 }
 
 _SCALE_OFFSETS = {  # bytes from a block's beginning to its fp16 scale and minimum
@@ -128,4 +187,9 @@ _SCALE_OFFSETS = {  # bytes from a block's beginning to its fp16 scale and minim
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "TQ2_0": (64,),
 }
