@@ -61,8 +61,8 @@ def q3_k_scales(blocks: Bytes) -> Floats:
     packed = blocks[:, 96:108]
     low = nibbles(packed[:, :8])
     high = np.concatenate([(packed[:, 8:] >> np.uint8(shift)) & np.uint8(3) for shift in (0, 2, 4, 6)], axis=1)
-    scales = (low | (high << FOUR)).view(np.int8) - np.int8(32)
-    return (half(blocks, 108) * scales.astype(np.float32))[:, :, None]
+    scales: Floats = ((low | (high << FOUR)).view(np.int8) - np.int8(32)).astype(np.float32)
+    return (half(blocks, 108) * scales)[:, :, None]
 
 
 def iq4_xs_scales(blocks: Bytes) -> Floats:
@@ -70,5 +70,5 @@ def iq4_xs_scales(blocks: Bytes) -> Floats:
     low = np.stack([blocks[:, 4:8] & _LOW_HALF, blocks[:, 4:8] >> FOUR], axis=2).reshape(len(blocks), 8)
     shifts = np.array([0, 2, 4, 6], np.uint8)
     high = ((blocks[:, 2:4, None] >> shifts) & np.uint8(3)).reshape(len(blocks), 8)
-    scales = (low | (high << FOUR)).view(np.int8) - np.int8(32)
-    return (half(blocks, 0) * scales.astype(np.float32))[:, :, None]
+    scales: Floats = ((low | (high << FOUR)).view(np.int8) - np.int8(32)).astype(np.float32)
+    return (half(blocks, 0) * scales)[:, :, None]
