@@ -9,6 +9,8 @@ import pytest
 
 from answers import Answer, answer, counted_parser, cut
 from deepseek.server.parsing import REASONING, TOOLS, detect, make_parser, thinking_open
+from deepseek.server.parsing.call_format import LONGEST_NAME, NAME
+from deepseek.server.protocol.tools import TOOL_NAME
 from recorded_outputs import NOT_CALLS, RECORDED, Recorded
 
 TEMPLATES = Path(__file__).parent.parent / "tokenizer" / "templates"
@@ -183,3 +185,13 @@ def test_whether_the_prompt_opened_the_reasoning() -> None:
     assert not thinking_open("<|im_start|>assistant\n")
     assert thinking_open("...<think>\nFirst", continued="<think>\nFirst")
     assert not thinking_open("...", continued="<think>\nFirst</think>Then")
+
+
+@pytest.mark.parametrize(
+    "name", ["get_weather", "mcp/context7/query:docs", "天气", "a b", "a\tb", 'a"b', "<a>", "a'", "a{", "a｜b"]
+)
+def test_a_tool_may_have_the_names_that_the_parsers_read(name: str) -> None:
+    assert bool(re.match(TOOL_NAME, name)) == bool(NAME.fullmatch(name))
+    assert not re.match(TOOL_NAME, "")
+    assert re.match(TOOL_NAME, "a" * LONGEST_NAME)
+    assert not re.match(TOOL_NAME, "a" * (LONGEST_NAME + 1))

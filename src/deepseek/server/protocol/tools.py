@@ -8,7 +8,8 @@ from pydantic import Field
 from deepseek.server.protocol.tolerance import Notes, RequestModel
 
 MAX_TOOLS = 1024
-TOOL_NAME = r"^[a-zA-Z0-9_.-]{1,128}$"
+TOOL_NAME = r"^[^\s<>\"'{}｜]{1,256}$"
+"""What the parsers read back (`parsing.call_format.NAME`): a call by another name would be taken for text."""
 CUSTOM_PARAMETERS: dict[str, Any] = {
     "type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"],
     "additionalProperties": False,
