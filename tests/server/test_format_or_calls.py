@@ -1,5 +1,6 @@
 """A format beside tools that may be called: whatever the grammar lets a model write is calls or text in the format."""
 
+import json
 import random
 from typing import Any
 
@@ -219,14 +220,49 @@ def test_special_tokens_are_named_only_by_composed_grammars() -> None:
     assert grammar.kind == "structured.json_schema"
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_server_gives_calls_or_the_format(tiny: Live, seed: int) -> None:
-    body = {
-        "messages": [{"role": "user", "content": "go"}], "tools": DECLARED, "max_tokens": 1500, "seed": seed,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": FORMAT}},
-    }  # fmt: skip
-    choice = tiny.post("/v1/chat/completions", body).json()["choices"][0]
-    for call in choice["message"].get("tool_calls") or []:
-        assert is_valid(call["function"]["arguments"], SCHEMAS[call["function"]["name"]])
-    if choice["finish_reason"] == "stop":
-        assert is_valid(choice["message"]["content"], FORMAT)
+SHAPE = {"type": "json_schema", "name": "person", "schema": FORMAT}
+SAID = [{"role": "user", "content": "go"}]
+RESPONSES_TOOLS = [{"type": "function", **one} for one in FUNCTIONS]
+MESSAGES_TOOLS = [
+    {"name": one["name"], "input_schema": one.get("parameters", {"type": "object"})} for one in FUNCTIONS
+]  # fmt: skip
+
+
+def from_chat(server: Live, seed: int) -> tuple[bool, str, list[tuple[str, Any]]]:
+    """Whether the answer is whole, its text, its calls."""
+    shape = {"type": "json_schema", "json_schema": {"name": "person", "schema": FORMAT}}
+    body = {"messages": SAID, "tools": DECLARED, "max_tokens": 600, "seed": seed, "response_format": shape}
+    choice = server.post("/v1/chat/completions", body).json()["choices"][0]
+    calls = [one["function"] for one in choice["message"].get("tool_calls") or []]
+    told = [(one["name"], one["arguments"]) for one in calls]
+    return choice["finish_reason"] != "length", choice["message"]["content"] or "", told
+
+
+def from_responses(server: Live, seed: int) -> tuple[bool, str, list[tuple[str, Any]]]:
+    body = {"input": "go", "tools": RESPONSES_TOOLS, "max_output_tokens": 600, "seed": seed, "text": {"format": SHAPE}}
+    answer = server.post("/v1/responses", body).json()
+    said = [part["text"] for item in answer["output"] if item["type"] == "message" for part in item["content"]]
+    calls = [(one["name"], one["arguments"]) for one in answer["output"] if one["type"] == "function_call"]
+    return answer["status"] == "completed", "".join(said), calls
+
+
+def from_messages(server: Live, seed: int) -> tuple[bool, str, list[tuple[str, Any]]]:
+    body = {"model": "tiny", "messages": SAID, "tools": MESSAGES_TOOLS, "max_tokens": 600, "seed": seed,
+            "output_config": {"format": {"type": "json_schema", "schema": FORMAT}}}  # fmt: skip
+    answer = server.post("/v1/messages", body).json()
+    said = [block["text"] for block in answer["content"] if block["type"] == "text"]
+    calls = [(one["name"], json.dumps(one["input"])) for one in answer["content"] if one["type"] == "tool_use"]
+    return answer["stop_reason"] != "max_tokens", "".join(said), calls
+
+
+@pytest.mark.parametrize("ask", [from_chat, from_responses, from_messages])
+def test_every_route_gives_calls_or_the_format(tiny: Live, ask: Any) -> None:
+    kinds = set()
+    for seed in range(12):
+        is_whole, text, calls = ask(tiny, seed)
+        for name, arguments in calls:
+            assert is_valid(arguments, SCHEMAS[name])
+        if is_whole:
+            assert calls or is_valid(text.strip(), FORMAT)
+            kinds.add(bool(calls))
+    assert kinds == {False, True}
