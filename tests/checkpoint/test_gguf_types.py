@@ -7,7 +7,7 @@ import pytest
 from deepseek.checkpoint.decode import to_float32
 from deepseek.checkpoint.dtypes import GGUF_BLOCKS, dtype_of
 from deepseek.checkpoint.gguf.dequantize import check_scales, dequantize
-from deepseek.checkpoint.gguf.format import TENSOR_TYPE_NUMBERS, UNSUPPORTED_TENSOR_TYPES
+from deepseek.checkpoint.gguf.format import FILE_TYPES, TENSOR_TYPE_NUMBERS, UNSUPPORTED_TENSOR_TYPES
 from deepseek.checkpoint.gguf.quantize import quantize
 from deepseek.checkpoint.tensor import Bytes, RawTensor
 from deepseek.errors import CheckpointError
@@ -139,3 +139,12 @@ def test_type_numbers_are_those_of_the_format() -> None:
     for tag in GGUF_BLOCKS:
         sizes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[tag]]
         assert sizes == (dtype_of(tag).block_elements, dtype_of(tag).block_bytes)
+
+
+def test_every_type_has_a_label_for_a_file_of_it() -> None:
+    """A file that is converted keeps its blocks; writing it needs the label."""
+    assert FILE_TYPES.keys() == TENSOR_TYPE_NUMBERS.keys()
+    names = {str(member.name): member.value for member in gguf.LlamaFileType}
+    for tag, number in FILE_TYPES.items():
+        label = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"}.get(tag, f"MOSTLY_{tag}")
+        assert number in (names.get(label), names.get(f"{label}_M")), tag

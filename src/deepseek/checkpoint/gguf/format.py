@@ -103,9 +103,15 @@ FILE_TYPES = {  # general.file_type: "mostly" this; a label for people, nothing 
     "Q8_0": 7,
     "Q5_0": 8,
     "Q5_1": 9,
+    "Q2_K": 10,
+    "Q3_K": 12,
     "Q4_K": 15,
     "Q5_K": 17,
     "Q6_K": 18,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
     "BF16": 32,
+    "TQ2_0": 37,
+    "MXFP4": 38,
 }
 QUANTIZATION_VERSION = 2
