@@ -66,4 +66,4 @@ def batch(
         )  # fmt: skip
     err.print(f"{done.completed} answers in {escape(str(target))}", soft_wrap=True)
     if done.errors is not None:
-        raise GenerationError(f"{done.failed} of {done.completed + done.failed} lines were refused: see {done.errors}")
+        raise GenerationError(f"refused {done.failed} of {done.completed + done.failed} requests: see {done.errors}")
