@@ -13,6 +13,7 @@ from deepseek.families import config_from_gguf, config_from_hf, config_to_gguf, 
 from deepseek.families.llama import llama3_divisors
 from deepseek.families.sizes import cache_elements_per_token, model_size
 from deepseek.families.weights import weight_shapes
+from real_key_sets import tiny
 
 CONFIGS = sorted(Path(__file__).parent.glob("configs/*.json"))
 
@@ -168,3 +169,16 @@ def test_llama3_divisors_are_recognised_only_when_they_are_llama3s() -> None:
     spoiled = (*divisors[:-1], 7.5)
     with pytest.raises(ConfigError, match="rope_freqs"):
         config_from_gguf(metadata, _gguf_shapes(config), rope_divisors=spoiled)
+
+
+def test_null_is_off_for_flags_that_transformers_only_tests() -> None:
+    """Their default is true, and `if None` is false."""
+    values = tiny("deepseek_v3", norm_topk_prob=None, rope_interleave=None)
+    config = config_from_hf(values)
+    assert config.moe is not None
+    assert not config.moe.norm_topk_prob
+    assert not config.rope.interleaved
+    absent = config_from_hf(tiny("deepseek_v3"))
+    assert absent.moe is not None
+    assert absent.moe.norm_topk_prob
+    assert absent.rope.interleaved

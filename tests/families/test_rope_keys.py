@@ -105,6 +105,18 @@ def test_scalings_that_are_not_computed_are_refused_by_name(kind: str) -> None:
     ("keys", "message"),
     [
         ({"rope_scaling": LINEAR, "rope_parameters": {**LINEAR, "factor": 3.0}}, "rope_scaling.factor is 2.0, but"),
+        (
+            {"rope_scaling": LINEAR, "rope_parameters": {**LINEAR, "rope_theta": 77.0}},
+            r"rope_parameters.rope_theta is 77.0, .* Transformers reads rope_scaling alone",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "yarn"}},
+            r"rope_parameters.rope_type is 'yarn'",
+        ),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2.0}, "rope_parameters": {"beta_fast": 8.0}},
+            r"rope_parameters.beta_fast is 8.0",
+        ),
         ({"rope_parameters": {"full_attention": YARN, "sliding_attention": {}}}, "only one set of rotary settings"),
         ({"rope_scaling": {**LINEAR, "partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         ({"partial_rotary_factor": 0.25}, "partial_rotary_factor is 0.25"),
@@ -117,6 +129,12 @@ def test_scalings_that_are_not_computed_are_refused_by_name(kind: str) -> None:
 def test_contradictions_and_wrong_types_are_refused(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         config_from_hf(tiny("llama", **keys))
+
+
+def test_both_spellings_that_say_the_same_are_taken() -> None:
+    both = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 77.0, "partial_rotary_factor": 1}}
+    one = config_from_hf(tiny("llama", rope_scaling=LINEAR, rope_theta=77.0))
+    assert config_from_hf(tiny("llama", rope_scaling=LINEAR, rope_theta=77.0, **both)) == one
 
 
 def test_the_softmax_of_latent_attention_is_scaled_only_by_yarn() -> None:

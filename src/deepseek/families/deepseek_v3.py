@@ -39,7 +39,7 @@ def v3_fields_from_gguf(source: GgufSource) -> dict[str, Any]:
 
 
 def from_hf(reader: ConfigReader) -> ModelConfig:
-    return ModelConfig(family="deepseek_v3", **v3_fields_from_hf(reader, interleaved=reader.boolean("rope_interleave")))
+    return ModelConfig(family="deepseek_v3", **v3_fields_from_hf(reader, interleaved=reader.tested("rope_interleave")))
 
 
 def to_hf(config: ModelConfig) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def moe_from_hf(reader: ConfigReader, *, scoring_func: str, topk_methods: tuple[
         "topk_method": method,
         "n_group": 1 if method == "greedy" else n_group,
         "topk_group": 1 if method == "greedy" else topk_group,
-        "norm_topk_prob": reader.boolean("norm_topk_prob", False),
+        "norm_topk_prob": reader.tested("norm_topk_prob", False),
         "routed_scaling_factor": reader.number("routed_scaling_factor", 1.0),
         "moe_layer_freq": reader.integer("moe_layer_freq", 1),
     }

@@ -76,6 +76,10 @@ class ConfigReader:
         value = self._typed(key, default, lambda v: isinstance(v, bool) or v in (0, 1), "true or false")
         return value if value is None else bool(value)
 
+    def tested(self, key: str, default: Any = _REQUIRED) -> Any:
+        """A flag that the reference only tests, so that null turns it off even where true is the default."""
+        return not self.is_null(key) and self.boolean(key, default)
+
     def text(self, key: str, default: Any = _REQUIRED) -> Any:
         return self._typed(key, default, lambda v: isinstance(v, str), "a string")
 

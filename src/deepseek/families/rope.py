@@ -55,6 +55,8 @@ def _scaling_from_hf(reader: ConfigReader) -> Mapping[str, Any]:
                 f"{reader.where}: rope_scaling.{key} is {old[key]!r}, but rope_parameters.{key} is {new[key]!r}; "
                 "remove one of the two"
             )
+    if old:
+        _refuse_what_is_lost(reader, old, new)
     merged = {**new, **old}
     if nested := sorted(key for key, value in merged.items() if isinstance(value, Mapping)):
         raise ConfigError(
@@ -62,6 +64,23 @@ def _scaling_from_hf(reader: ConfigReader) -> Mapping[str, Any]:
             "layers; write its keys into rope_parameters itself if they hold for every layer"
         )
     return merged
+
+
+def _refuse_what_is_lost(reader: ConfigReader, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a key of rope_parameters alone, where Transformers does not see it, that says something."""
+    kind = old.get("rope_type") or old.get("type") or "default"
+    known = {
+        "rope_theta": reader.number("rope_theta", 10000.0),
+        "rope_type": kind,
+        "type": kind,
+        "partial_rotary_factor": 1,
+    }
+    for key in sorted(new.keys() - old.keys()):
+        if new[key] not in (None, known.get(key)):
+            raise ConfigError(
+                f"{reader.where}: rope_parameters.{key} is {new[key]!r}, but rope_scaling does not say so, and "
+                "Transformers reads rope_scaling alone where both are given; remove one of the two"
+            )
 
 
 def _yarn_from_hf(scaling: ConfigReader, theta: float, ratio: float, original: int, interleaved: bool) -> RopeConfig:
