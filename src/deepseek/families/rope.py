@@ -67,7 +67,7 @@ def _scaling_from_hf(reader: ConfigReader) -> Mapping[str, Any]:
 
 
 def _refuse_what_is_lost(reader: ConfigReader, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a key of rope_parameters alone, where Transformers does not see it, that says something."""
+    """Raises ConfigError for what rope_parameters says alone, where Transformers does not see it."""
     kind = old.get("rope_type") or old.get("type") or "default"
     known = {
         "rope_theta": reader.number("rope_theta", 10000.0),
