@@ -1,12 +1,15 @@
 """Prompts that are too long are refused at once, by every route, in words that clients know."""
 
+import asyncio
 import json
 import threading
+import types
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from deepseek.server import long_bodies
 from deepseek.server.protocol.completions import CompletionRequest
 from deepseek.tokenizer import slices
 from live_server import Live
@@ -82,3 +85,26 @@ def test_a_long_list_of_what_are_no_tokens_has_one_error(item: str) -> None:
     with pytest.raises(ValidationError) as caught:
         CompletionRequest(prompt=items)
     assert caught.value.error_count() < 10
+
+
+@pytest.mark.parametrize("is_answering", [False, True])
+def test_the_reader_of_long_bodies_rests_while_answers_are_on_their_way(
+    is_answering: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    clock = types.SimpleNamespace(now=100.0, worked=0.0)
+    monkeypatch.setattr(long_bodies, "time", types.SimpleNamespace(
+        monotonic=lambda: clock.now, thread_time=lambda: clock.worked, sleep=rests.append,
+    ))  # fmt: skip
+    bodies = long_bodies.LongBodies(lambda: is_answering)
+
+    def work() -> str:
+        clock.worked += 0.1
+        return "read"
+
+    async def two() -> list[str]:
+        return [await bodies.read(work), await bodies.read(work)]
+
+    assert asyncio.run(two()) == ["read", "read"]
+    bodies.close()
+    assert rests == pytest.approx([0.1 * long_bodies.RESTS] if is_answering else [])

@@ -14,6 +14,7 @@ from deepseek.engine.prompts import context_error
 from deepseek.errors import ConfigError, TooManyTokensError
 from deepseek.server import tool_prompt
 from deepseek.server.errors import ApiError
+from deepseek.server.long_bodies import LongBodies
 from deepseek.server.metrics import Metrics
 from deepseek.server.parsing import REASONING, TOOLS, detect
 from deepseek.server.response_store import ResponseStore
@@ -74,7 +75,7 @@ class Service:
         """Of answers that run, for `end_answers`."""
         self._quick = ThreadPoolExecutor(_THREADS, "deepseek-prompts")
         self._slow = ThreadPoolExecutor(_THREADS, "deepseek-grammars")
-        self._bodies = ThreadPoolExecutor(1, "deepseek-bodies")
+        self.long_bodies = LongBodies(lambda: len(self.streams) > 0)
 
     @property
     def tokenizer(self) -> "Tokenizer":
@@ -83,10 +84,6 @@ class Service:
     async def in_thread(self, work: Callable[[], Result], *, slow: bool = False) -> Result:
         """The result of work that would hold up the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._slow if slow else self._quick, work)
-
-    async def read_body(self, work: Callable[[], Result]) -> Result:
-        """The result of work on a long body; one after the other."""
-        return await asyncio.get_running_loop().run_in_executor(self._bodies, work)
 
     def within_context(self, encode: Callable[..., list[int]], *args: Any, **options: Any) -> list[int]:
         """The ids of a prompt, by a method of the tokenizer. Raises ContextLengthError as soon as they are too many."""
@@ -125,7 +122,7 @@ class Service:
     def close(self) -> None:
         self._quick.shutdown(wait=False, cancel_futures=True)
         self._slow.shutdown(wait=False, cancel_futures=True)
-        self._bodies.shutdown(wait=False, cancel_futures=True)
+        self.long_bodies.close()
         self.responses.close()
         if self.tracing is not None:
             self.tracing.close()

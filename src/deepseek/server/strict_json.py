@@ -1,7 +1,6 @@
 """JSON of a request: bounded in depth before it is parsed, every name once, numbers finite.
 
-Long bodies are parsed and validated in a thread, one after the other: beside several such threads the event loop would
-wait for the interpreter's lock several times as long.
+Long bodies are parsed and validated off the event loop.
 """
 
 import codecs
@@ -60,7 +59,7 @@ class StrictRequest(Request):
             if len(data) < _LONG:
                 return parse(data)
             work = functools.partial(contextvars.copy_context().run, self._validated, data)
-            return await self.app.state.service.read_body(work)
+            return await self.app.state.service.long_bodies.read(work)
         except ApiError as error:
             if error.code == "invalid_json" and "json" not in self._content_type:
                 message = f"{error.message} (Content-Type says {self._content_type!r:.100})"
