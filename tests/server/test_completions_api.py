@@ -99,7 +99,7 @@ def test_tokens_there_and_back(smollm2: Live) -> None:
     told = smollm2.post("/tokenize", {"prompt": "Hello world", "return_token_strs": True}).json()
     assert told["token_strs"] == ["Hello", " world"]
     assert told["count"] == len(told["tokens"]) == 2
-    assert smollm2.post("/detokenize", {"tokens": told["tokens"]}).json() == {"prompt": "Hello world"}
+    assert smollm2.post("/detokenize", {"tokens": told["tokens"]}).json()["prompt"] == "Hello world"
     messages = [{"role": "user", "content": "Hi <|im_end|>"}]
     chat = smollm2.post("/tokenize", {"messages": messages}).json()["tokens"]
     assert chat == smollm2.service.tokenizer.encode_chat(messages)

@@ -57,14 +57,22 @@ def test_only_the_best_and_without_their_texts(smollm2: Live) -> None:
 
 def test_fields_that_other_servers_know(smollm2: Live) -> None:
     plain = smollm2.post("/v1/rerank", {"query": "bread", "documents": DOCUMENTS})
-    more = {"top_n": 0, "max_tokens_per_doc": 4096, "return_text": True}
-    told = smollm2.post("/v1/rerank", {"query": "bread", "texts": DOCUMENTS, **more})
+    more = {"top_n": 0, "max_tokens_per_doc": 4096}
+    told = smollm2.post("/v1/rerank", {"query": "bread", "documents": DOCUMENTS, **more})
     assert told.json()["results"] == plain.json()["results"]
     assert told.headers["x-ignored-fields"] == "max_tokens_per_doc"
     titled = [{"text": text, "title": "x"} for text in DOCUMENTS]
     listed = smollm2.post("/v1/rerank", {"query": "bread", "documents": titled})
     assert listed.json()["results"] == plain.json()["results"]
     assert listed.headers["x-ignored-fields"] == "documents[].title"
+
+
+def test_texts_are_answered_as_text_embeddings_inference_does(smollm2: Live) -> None:
+    plain = smollm2.post("/rerank", {"query": "bread", "documents": DOCUMENTS}).json()["results"]
+    told = smollm2.post("/rerank", {"query": "bread", "texts": DOCUMENTS, "return_text": True}).json()
+    assert told == [{"index": one["index"], "score": one["relevance_score"], "text": one["document"]["text"]}
+                    for one in plain]  # fmt: skip
+    assert "text" not in smollm2.post("/rerank", {"query": "bread", "texts": DOCUMENTS}).json()[0]
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,12 @@ def events_of(text: str) -> list[Any]:
 
 
 def joined(events: list[Any], path: str) -> Any:
-    """What all events have at a path: texts as one, other values as a list."""
+    """What all events have at a path: texts as one, other values as a list. After it `[]`: items of lists as one list;
+    `#`: a length."""
+    if path.endswith(".#"):
+        return len(joined(events, path.removesuffix(".#")))
+    if path.endswith(".[]"):
+        return [item for value in joined(events, path.removesuffix(".[]")) for item in value]
     found = [value for event in events if (value := value_at(event, path)) is not None]
     return "".join(found) if found and all(isinstance(value, str) for value in found) else found
 
@@ -117,9 +122,9 @@ def test_report(tiny: Live, report: dict[str, Any], prompts: list[str]) -> None:
     if "like" in report:
         other = tiny.client.request(method, report["path"], content=report["like"].encode(), headers=headers)
         assert other.is_success, (other.text[:500], *context)
-        for path in report["same"]:
-            assert value_at(answer, path) is not None, (path, *context)
-            assert value_at(other.json(), path) == value_at(answer, path), (path, other.text[:500], *context)
+        same = report["same"]
+        for path, there in (same if isinstance(same, dict) else dict(zip(same, same, strict=True))).items():
+            assert value_at(answer, path) == value_at(other.json(), there) is not None, (path, other.text, *context)
     if "error" in report:
         assert report["error"] in answer["error"]["message"], context
     ignored = response.headers.get("x-ignored-fields", "").split(", ")

@@ -273,7 +273,7 @@ class Handler(BaseHTTPRequestHandler):
             state.generated += 1
             choice: dict[str, Any] = {"index": 0, "delta": {kind: word}, "finish_reason": None}
             if body.get("logprobs"):
-                choice["logprobs"] = {"content": [logprob(word)]}
+                choice["logprobs"] = {"content": [], kind: [logprob(word)]}
             if body.get("routed_experts"):
                 choice["routed_experts"] = [routing(word, self.model_of(body))]
             self.event({"choices": [choice]})

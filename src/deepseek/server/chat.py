@@ -30,6 +30,9 @@ _TAIL = 100  # tokens at a prompt's end that show whether reasoning has begun
 class Parser(Protocol):
     """`deepseek.server.parsing.OutputParser`, or one for calls that must come."""
 
+    @property
+    def in_reasoning(self) -> bool: ...
+
     def feed(self, text: str) -> list[Piece]: ...
     def finish(self) -> list[Piece]: ...
 
@@ -131,8 +134,10 @@ class ChatAnswer:
         said = Said(delta, finish_reason=delta.finish_reason)
         pieces: list[Piece] = []
         for text in delta.texts:  # token by token, for the count must not depend on what a step happens to hold
+            was_in_reasoning = parser.in_reasoning
             found = parser.feed(text)
-            said.n_before += self._count_reasoning(delta.sample, found)
+            self._count_reasoning(delta.sample, found)
+            said.n_before += (was_in_reasoning or parser.in_reasoning) and not any(map(_is_answer, found))
             pieces += found
         if delta.finish_reason is not None:
             found = parser.finish()
@@ -152,21 +157,20 @@ class ChatAnswer:
             said.finish_reason = "tool_calls"
         return said
 
-    def _count_reasoning(self, sample: int, pieces: Sequence[Piece], *, more: int = 1) -> bool:
-        """Of one token more. Those that say nothing yet, such as half a marker, belong to what comes next.
-
-        Whether the content is still to come.
-        """
+    def _count_reasoning(self, sample: int, pieces: Sequence[Piece], *, more: int = 1) -> None:
+        """Of one token more. Those that say nothing yet, such as half a marker, belong to what comes next."""
         waiting = self._unassigned[sample]
         if self.reasoning_tokens is None or waiting is None:
-            return False
+            return
         waiting += more
         if any(piece.reasoning for piece in pieces):
             self.reasoning_tokens += waiting
             waiting = 0
-        ended = any(piece.content or piece.tool_call for piece in pieces)
-        self._unassigned[sample] = None if ended else waiting
-        return not ended
+        self._unassigned[sample] = None if any(map(_is_answer, pieces)) else waiting
+
+
+def _is_answer(piece: Piece) -> bool:
+    return bool(piece.content or piece.tool_call)
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
@@ -294,6 +298,10 @@ class _AfterReasoning:
     def __init__(self, first: Parser, then: Parser) -> None:
         self._first = first
         self._then = then
+
+    @property
+    def in_reasoning(self) -> bool:
+        return self._first.in_reasoning
 
     def feed(self, text: str) -> list[Piece]:
         return self._passed_on(self._first.feed(text))

@@ -66,6 +66,8 @@ def parameters_of(function: Mapping[str, Any]) -> dict[str, Any]:
 class CallsParser:
     """Reads calls. What is cut off in the middle stays so: the client sees finish_reason "length"."""
 
+    in_reasoning = False
+
     def __init__(self, new_id: Callable[[], str]) -> None:
         self._new_id = new_id
         self._index = -1

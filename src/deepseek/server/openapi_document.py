@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from deepseek.server.protocol.answers import ChatCompletion, Completion
 from deepseek.server.protocol.embeddings import EmbeddingList
 from deepseek.server.protocol.message_events import MessageAnswer
-from deepseek.server.protocol.ranking import Ranking, ScoreList
+from deepseek.server.protocol.ranking import RankedText, Ranking, ScoreList
 from deepseek.server.protocol.response_events import ResponseAnswer
 from deepseek.server.protocol.training import RecordPage, TrainingRunFacts, TrainingRunList
 
@@ -36,7 +36,7 @@ _EVENT = {
 """One event of a stream. data: JSON, or [DONE] at the end of OpenAI's older streams."""
 _REFERENCE = "#/components/schemas/{name}"
 _STRUCTURES: tuple[type[msgspec.Struct], ...] = (
-    ChatCompletion, Completion, MessageAnswer, ResponseAnswer, EmbeddingList, ScoreList, Ranking,
+    ChatCompletion, Completion, MessageAnswer, ResponseAnswer, EmbeddingList, ScoreList, Ranking, RankedText,
     TrainingRunList, TrainingRunFacts, RecordPage,
 )  # fmt: skip
 REFUSED: dict[int | str, dict[str, Any]] = {
@@ -48,9 +48,15 @@ REFUSED: dict[int | str, dict[str, Any]] = {
 """What every route may answer."""
 
 
-def answers_with(structure: type[msgspec.Struct], *, streams: bool = False) -> dict[int | str, dict[str, Any]]:
-    """For `responses` of a route. streams: also as server-sent events."""
-    content: dict[str, Any] = {"application/json": {"schema": {"$ref": _REFERENCE.format(name=structure.__name__)}}}
+def answers_with(
+    structure: type[msgspec.Struct], *, streams: bool = False, or_list_of: type[msgspec.Struct] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """For `responses` of a route. streams: also as server-sent events. or_list_of: for another form of request."""
+    schema: dict[str, Any] = {"$ref": _REFERENCE.format(name=structure.__name__)}
+    if or_list_of is not None:
+        items = {"$ref": _REFERENCE.format(name=or_list_of.__name__)}
+        schema = {"anyOf": [schema, {"type": "array", "items": items}]}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
     if streams:
         content["text/event-stream"] = {"schema": _EVENT}
     return {200: {"content": content}}

@@ -18,7 +18,7 @@ from deepseek.server.long_bodies import LongBodies
 from deepseek.server.metrics import Metrics
 from deepseek.server.parsing import REASONING, TOOLS, detect
 from deepseek.server.response_store import ResponseStore
-from deepseek.server.token_views import TokenViews
+from deepseek.server.token_views import TokenIdViews, TokenViews
 from deepseek.server.tracing import Tracing
 from deepseek.server.training_runs.shelf import DEFAULT_FOLDER, Shelf
 
@@ -63,6 +63,7 @@ class Service:
         self.sampling_defaults = dict(sampling_defaults or {})
         self.chat_defaults = {**self.sampling_defaults, **_markers_shown(self.tokenizer)}
         self.token_views = TokenViews(self.tokenizer)
+        self.token_id_views = TokenIdViews(self.tokenizer)
         self.metrics = Metrics(engine)
         endpoint = config.otlp_traces_endpoint
         self.tracing = None if endpoint is None else Tracing(endpoint, self.model_names[0])

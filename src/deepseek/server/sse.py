@@ -1,13 +1,15 @@
 """Answers for as long as the client listens: whole ones, and streams of server-sent events."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from deepseek.server.protocol.answers import ChatChunk, Completion, encode
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -22,6 +24,15 @@ class ClientGone(Exception):
 
 def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
+
+
+def choice_events(chunk: ChatChunk | Completion, choices: Sequence[Any]) -> bytes:
+    """One event for each choice of a step, as OpenAI sends them: many clients read the first of an event only."""
+    events = []
+    for choice in choices:
+        chunk.choices = [choice]
+        events.append(event(encode(chunk)))
+    return b"".join(events) or KEEP_ALIVE
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, Result]) -> Result:

@@ -1,6 +1,7 @@
 """Tokens as clients see them: their text, their bytes, their log-probabilities and their experts."""
 
-from collections.abc import Sequence
+import codecs
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,11 @@ class TokenViews:
     def text(self, token: int) -> str:
         return self.view(token)[0]
 
+    def name(self, token: int) -> str:
+        """Its text; of bytes that are no whole character `bytes:\\xe2\\x82`, as OpenAI's legacy answers name them."""
+        text, data = self.view(token)
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data) if "\ufffd" in text else text
+
     def chat_logprobs(self, scored: "Sequence[Scored]", most: int) -> list[out.TokenLogprob]:
         """most: so many of the likeliest are told."""
         return [
@@ -49,40 +55,60 @@ class TokenViews:
         text, data = self.view(token)
         return text, finite(logprob), data
 
-    def top_by_text(self, token: int, logprob: float, top: list[tuple[int, float]]) -> dict[str, float]:
-        """The likeliest by their text, the token itself among them; of two that look alike the likelier."""
+    def top_by_name(self, token: int, logprob: float, top: list[tuple[int, float]]) -> dict[str, float]:
+        """The likeliest by their name, the token itself among them; of two that look alike the likelier."""
         found: dict[str, float] = {}
         for other, value in [*top, (token, logprob)]:
-            found.setdefault(self.text(other), finite(value))
+            found.setdefault(self.name(other), finite(value))
         return found
 
 
-class LegacyLogprobs:
-    """Builds the logprobs of `/v1/completions`, token after token."""
+class TokenIdViews(TokenViews):
+    """Names each token by its id, as vLLM's return_tokens_as_token_ids does: `token_id:42`."""
 
-    def __init__(self, views: TokenViews) -> None:
+    def view(self, token: int) -> tuple[str, list[int]]:
+        return f"token_id:{token}", super().view(token)[1]
+
+
+class LegacyLogprobs:
+    """Builds the logprobs of `/v1/completions`, token after token.
+
+    text_offset is a place in the answer's text: characters, not tokens' names. Tokens that write one character together
+    are all at its place.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", views: TokenViews, unprinted: Container[int]) -> None:
+        """unprinted: generated tokens that the answer's text is without."""
+        self._tokenizer = tokenizer
         self._views = views
+        self._unprinted = unprinted
+        self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
 
-    def add_prompt(self, told: out.CompletionLogprobs, ids: Sequence[int], logprobs: "list[TokenLogprobs]") -> None:
-        """logprobs: for tokens from the second on."""
-        self._add(told, ids[0], None, None)
-        for token, (logprob, top) in zip(ids[1:], logprobs, strict=True):
-            self._add(told, token, logprob, self._views.top_by_text(token, logprob, top))
+    def add_prompt(
+        self, told: out.CompletionLogprobs, ids: Sequence[int], logprobs: "list[TokenLogprobs]", n_added: int
+    ) -> None:
+        """logprobs: for tokens from the second on. n_added: so many in front are not part of the echoed text."""
+        text = self._tokenizer.stream()
+        scored = [(None, None), *((value, self._views.top_by_name(token, value, top))
+                                  for token, (value, top) in zip(ids[1:], logprobs, strict=True))]  # fmt: skip
+        for place, (token, (logprob, top)) in enumerate(zip(ids, scored, strict=True)):
+            self._add(told, token, logprob, top)
+            self._offset += len(text.push(token)) if place >= n_added else 0
 
     def add(self, told: out.CompletionLogprobs, scored: "Sequence[Scored]") -> None:
         for token, logprob, top in scored:
-            self._add(told, token, logprob, self._views.top_by_text(token, logprob, top))
+            self._add(told, token, logprob, self._views.top_by_name(token, logprob, top))
+            if token not in self._unprinted:
+                self._offset += len(self._characters.decode(self._tokenizer.token_bytes(token)))
 
     def _add(
         self, told: out.CompletionLogprobs, token: int, logprob: float | None, top: dict[str, float] | None
     ) -> None:
-        text = self._views.text(token)
-        told.tokens.append(text)
+        told.tokens.append(self._views.name(token))
         told.token_logprobs.append(None if logprob is None else finite(logprob))
         told.top_logprobs.append(top)
         told.text_offset.append(self._offset)
-        self._offset += len(text)
 
 
 def finite(logprob: float) -> float:

@@ -39,6 +39,10 @@ class BareCallParser:
         self._reading = self._read()
         next(self._reading)
 
+    @property
+    def in_reasoning(self) -> bool:
+        return self._inner.in_reasoning
+
     def feed(self, text: str) -> list[Piece]:
         return [one for piece in self._inner.feed(text) for one in self._passed(piece)]
 

@@ -62,7 +62,10 @@ def _format(tools: str | None, declared: Sequence[Mapping[str, Any]]) -> CallFor
 
 
 class OutputParser:
-    """`feed` text as it comes, then `finish` once. Where the text is cut changes only how it is cut into pieces."""
+    """`feed` text as it comes, then `finish` once. Where the text is cut changes only how it is cut into pieces.
+
+    in_reasoning: whether what was fed ends within the reasoning or the marks around it.
+    """
 
     def __init__(
         self, reasoning: str | None, calls: CallFormat | None, *, thinking_open: bool, new_id: Callable[[], str]
@@ -73,6 +76,7 @@ class OutputParser:
         self._opens: Markers = markers(calls.opens if calls else frozenset())
         self._n_calls = 0
         self._new_id = new_id
+        self.in_reasoning = thinking_open
         self._reading = self._answer(reasoning, thinking_open)
 
     def feed(self, text: str) -> list[Piece]:
@@ -110,6 +114,7 @@ class OutputParser:
         after_call = False
         if reasoning is not None and (yield from self._begins_reasoning(thinking_open)):
             after_call = yield from self._reasoning(tools_end_it=reasoning == "qwen3")
+        self.in_reasoning = False
         while True:
             if after_call:
                 opened = yield from self._after_call()
@@ -125,6 +130,7 @@ class OutputParser:
         source.begin()
         blank = yield from source.blank()
         if (yield from source.literal(_OPEN)) is not None:
+            self.in_reasoning = True
             yield from source.literal("\n")
             return True
         source.unread(blank.removeprefix("\n") if thinking_open else blank)

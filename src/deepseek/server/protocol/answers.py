@@ -37,8 +37,17 @@ class TokenLogprob(_Answer):
 
 
 class ChatLogprobs(_Answer):
+    """reasoning_content: of the tokens before the content, with the marks around them."""
+
     content: list[TokenLogprob]
     refusal: None = None
+    reasoning_content: list[TokenLogprob] | msgspec.UnsetType = msgspec.UNSET
+
+    def add(self, more: "ChatLogprobs") -> None:
+        self.content += more.content
+        if isinstance(more.reasoning_content, list):
+            known = self.reasoning_content if isinstance(self.reasoning_content, list) else []
+            self.reasoning_content = known + more.reasoning_content
 
 
 TokenExperts = list[list[Any]]
@@ -82,6 +91,7 @@ class ChatChunkChoice(msgspec.Struct):
     finish_reason: str | None = None
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
     prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatChunk(msgspec.Struct):
@@ -91,6 +101,7 @@ class ChatChunk(msgspec.Struct):
     choices: list[ChatChunkChoice]
     object: str = "chat.completion.chunk"
     usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
+    prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class FunctionCall(_Answer):
@@ -128,6 +139,7 @@ class ChatChoice(msgspec.Struct):
     finish_reason: str
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
     prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChatCompletion(_Answer):
@@ -137,6 +149,7 @@ class ChatCompletion(_Answer):
     choices: list[ChatChoice]
     usage: Usage
     object: str = "chat.completion"
+    prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class CompletionLogprobs(_Answer):
@@ -161,6 +174,8 @@ class CompletionChoice(msgspec.Struct):
     finish_reason: str | None = None
     routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
     prompt_routed_experts: list[TokenExperts] | msgspec.UnsetType = msgspec.UNSET
+    token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
+    prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Completion(msgspec.Struct):

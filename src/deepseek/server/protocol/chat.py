@@ -214,6 +214,8 @@ class ChatCompletionRequest(SamplingFields):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    return_token_ids: bool = Field(default=False, description="Tell the ids of the prompt's and the answer's tokens.")
+    return_tokens_as_token_ids: bool = Field(default=False, description="Log-probabilities name tokens token_id:ID.")
 
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
@@ -223,10 +225,7 @@ class ChatCompletionRequest(SamplingFields):
         if isinstance(values.get("tools"), list):
             values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom"))
         adapt_tool_choice(values, notes)
-        messages = values.get("messages")
-        last = messages[-1] if isinstance(messages, list) and messages else None
-        if isinstance(last, dict) and last.get("role") == "assistant" and (last.get("prefix") or last.get("partial")):
-            values.setdefault("continue_final_message", True)
+        adapt_prefix(values)
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -288,6 +287,14 @@ def as_function(tool: Tool) -> dict[str, Any]:
         return tool.model_dump(exclude_none=True)
     described = tool.custom.model_dump(exclude_none=True)
     return {"type": "function", "function": {**described, "parameters": CUSTOM_PARAMETERS}}
+
+
+def adapt_prefix(values: dict[str, Any]) -> None:
+    """DeepSeek's and Mistral's prefix, Moonshot's partial: the last message is the beginning of the answer."""
+    messages = values.get("messages")
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    if isinstance(last, dict) and last.get("role") == "assistant" and (last.get("prefix") or last.get("partial")):
+        values.setdefault("continue_final_message", True)
 
 
 def _adapt_thinking_parts(message: dict[str, Any]) -> None:

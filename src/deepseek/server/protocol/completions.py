@@ -10,6 +10,8 @@ from deepseek.server.protocol.ignored_fields import ignore
 from deepseek.server.protocol.tolerance import Notes
 
 MOST_PROMPTS = 1024
+_TOKEN_PROMPTS = ("prompt_token_ids", "input_ids")
+"""Other servers' fields for a prompt that is token ids."""
 Token = Annotated[int, Field(ge=0, lt=2**31)]
 Tokens = Annotated[list[Token], Field(fail_fast=True)]
 """One wrong item tells all: an error for each of millions would take seconds."""
@@ -25,7 +27,10 @@ class CompletionRequest(SamplingFields):
         "return_full_text": "echo",
         "add_bos_token": "add_special_tokens",
     }
-    adapted: ClassVar = {"best_of": "refused above n"}
+    adapted: ClassVar = {
+        "best_of": "refused above n",
+        **dict.fromkeys(_TOKEN_PROMPTS, "prompt, where that is missing or empty"),
+    }
 
     prompt: (
         str
@@ -42,12 +47,17 @@ class CompletionRequest(SamplingFields):
     logprobs: int | None = Field(default=None, ge=-1, description="So many of the likeliest, and the token's own.")
     best_of: int | None = Field(default=None, description="Refused above n.")
     add_special_tokens: bool = Field(default=True, description="What the tokenizer puts around a text.")
+    return_token_ids: bool = Field(default=False, description="Tell the ids of the prompt's and the answer's tokens.")
+    return_tokens_as_token_ids: bool = Field(default=False, description="Log-probabilities name tokens token_id:ID.")
 
     @classmethod
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         super().adapt(values, notes)
-        if values.get("logprobs") is False:
-            values.pop("logprobs")
+        for name in _TOKEN_PROMPTS:
+            if values.get(name) and not values.get("prompt"):
+                values["prompt"] = values.pop(name)
+        if isinstance(values.get("logprobs"), bool):  # as in /v1/chat/completions
+            values["logprobs"] = 1 if values["logprobs"] else None
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -9,7 +9,7 @@ from deepseek.engine.pooling import PoolingKind
 from deepseek.server.protocol.completions import Tokens
 from deepseek.server.protocol.fields import PRIORITY
 from deepseek.server.protocol.peer_fields import LABELS
-from deepseek.server.protocol.tolerance import Refused, RequestBody
+from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody
 
 MOST_INPUTS = 2048
 
@@ -17,7 +17,8 @@ MOST_INPUTS = 2048
 class EmbeddingRequest(RequestBody):
     """OpenAI's fields; pooling, normalize, add_special_tokens and priority are extensions."""
 
-    aliases: ClassVar = {"inputs": "input", "embedding_type": "encoding_format", "embd_normalize": "normalize"}
+    aliases: ClassVar = {"inputs": "input", "embedding_type": "encoding_format"}
+    adapted: ClassVar = {"embd_normalize": "normalize: 2 is true, -1 is false"}
     ignored: ClassVar = {
         **LABELS,
         **dict.fromkeys(("input_type", "task", "prompt_name"), "the model knows one kind of text"),
@@ -51,6 +52,16 @@ class EmbeddingRequest(RequestBody):
     normalize: bool = Field(default=True, description="Vectors of length 1.")
     add_special_tokens: bool = Field(default=True, description="What the tokenizer puts around a text.")
     priority: int = Field(default=0, description=PRIORITY)
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        norm = values.pop("embd_normalize", None)
+        if norm is not None and norm not in (2, -1):
+            notes.refuse(
+                "embd_normalize", f"is {norm!r:.100}: give 2 for vectors of length 1, or -1 for them as they are"
+            )
+        if norm is not None:
+            values.setdefault("normalize", norm == 2)
 
     @property
     def inputs(self) -> list[str] | list[list[int]]:

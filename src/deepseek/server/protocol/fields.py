@@ -181,6 +181,8 @@ class SamplingFields(RequestBody):
         ):
             if value is not None and value not in ("", []) and {name: value} not in wanted:
                 wanted.append({name: value})
+        if any("json_schema" in one for one in wanted):  # which says more than that JSON is wanted
+            wanted = [one for one in wanted if one != {"json_object": True}]
         if len(wanted) > 1:
             raise GenerationError(
                 "response_format, structured_outputs and the guided fields exclude each other: give one"

@@ -60,16 +60,26 @@ class Document(RequestModel):
 
 
 class RerankRequest(RequestBody):
-    aliases: ClassVar = {"texts": "documents", "return_text": "return_documents", "top_k": "top_n"}
+    """texts instead of documents: Text Embeddings Inference's form, which has its own answer."""
+
+    aliases: ClassVar = {"top_k": "top_n"}
     ignored: ClassVar = _IGNORED
     refused: ClassVar = {**_REFUSED, "rank_fields": Refused("send the documents as texts", (["text"],))}
 
     model: str | None = None
     query: str
-    documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_TEXTS)]
+    documents: Annotated[list[str | Document], Field(min_length=1, max_length=MOST_TEXTS)] | None = None
+    texts: Texts | None = None
     top_n: int | None = Field(default=None, description="So many of the best; without it, and below 1, all.")
     return_documents: bool = True
+    return_text: bool = Field(default=False, description="With texts: tell them.")
     priority: int = Field(default=0, description=PRIORITY)
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if (self.documents is None) == (self.texts is None):
+            raise ValueError("documents must be given" if self.texts is None else "give either documents or texts")
+        return self
 
     @property
     def best(self) -> int | None:
@@ -77,8 +87,8 @@ class RerankRequest(RequestBody):
         return self.top_n if self.top_n is not None and self.top_n > 0 else None
 
     @property
-    def texts(self) -> list[str]:
-        return [one if isinstance(one, str) else one.text for one in self.documents]
+    def contents(self) -> list[str]:
+        return [one if isinstance(one, str) else one.text for one in self.documents or self.texts or ()]
 
 
 class RankingUsage(msgspec.Struct):
@@ -111,6 +121,14 @@ class Ranked(msgspec.Struct):
     index: int
     relevance_score: float
     document: RankedDocument | msgspec.UnsetType = msgspec.UNSET
+
+
+class RankedText(msgspec.Struct, omit_defaults=True):
+    """As Text Embeddings Inference answers."""
+
+    index: int
+    score: float
+    text: str | None = None
 
 
 class Ranking(msgspec.Struct):

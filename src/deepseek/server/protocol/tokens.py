@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from deepseek.server.protocol.chat import MAX_MESSAGES, ChatMessage, Tool, as_function
+from deepseek.server.protocol.chat import MAX_MESSAGES, ChatMessage, Tool, adapt_prefix, as_function
 from deepseek.server.protocol.completions import Tokens
 from deepseek.server.protocol.peer_fields import LABELS
 from deepseek.server.protocol.tolerance import Notes, Refused, RequestBody
@@ -33,6 +33,7 @@ class _Chat(RequestBody):
     def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
         if isinstance(values.get("tools"), list):
             values["tools"] = offered_tools(values["tools"], notes, taken=("function", "custom"))
+        adapt_prefix(values)
 
     @model_validator(mode="after")
     def _settle(self) -> Self:
@@ -47,15 +48,24 @@ class _Chat(RequestBody):
 
 
 class TokenizeRequest(_Chat):
-    """A prompt, or the messages of a chat."""
+    """A prompt, or the messages of a chat. content, add_special, parse_special and with_pieces are llama.cpp's."""
 
     aliases: ClassVar = {"content": "prompt", "add_special": "add_special_tokens"}
-    ignored: ClassVar = {"with_pieces": "see return_token_strs", "parse_special": "special tokens are always read"}
 
     prompt: str | None = None
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
     add_special_tokens: bool = Field(default=True, description="Of a prompt: what the tokenizer puts around a text.")
+    parse_special: bool = Field(default=True, description="Of a prompt: whether it may spell special tokens.")
     return_token_strs: bool = False
+    with_pieces: bool = Field(
+        default=False, description="Each token as id and piece: its text, or its bytes where they are no whole text."
+    )
+
+    @classmethod
+    def adapt(cls, values: dict[str, Any], notes: Notes) -> None:
+        super().adapt(values, notes)
+        if isinstance(values.get("content"), str) and values.get("add_special") is None:
+            values.setdefault("add_special_tokens", False)  # llama.cpp's default
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -78,6 +78,7 @@ class _Telling:
         self._model = model
         self._id = answer_id
         self._created = int(time.time())
+        self._views = service.token_id_views if body.return_tokens_as_token_ids else service.token_views
         self._calls = [ChatCalls(body.custom_tools, older=bool(body.functions)) for _ in range(body.n or 1)]
 
     async def whole(self, answer: ChatAnswer) -> Response:
@@ -87,8 +88,10 @@ class _Telling:
                 for said in step:
                     choices[said.delta.sample].add(self._choice(said))
         usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
-        told = [choice.told() for choice in choices]
-        return json_response(out.ChatCompletion(self._id, self._created, self._model, told, usage))
+        completion = out.ChatCompletion(self._id, self._created, self._model, [one.told() for one in choices], usage)
+        if self._body.return_token_ids:
+            completion.prompt_token_ids = answer.answer.prompt_ids
+        return json_response(completion)
 
     async def chunks(self, answer: ChatAnswer) -> AsyncGenerator[bytes, None]:
         """One piece for each step."""
@@ -98,19 +101,17 @@ class _Telling:
             chunk.usage = None
         try:
             async with aclosing(answer.steps()) as steps:
-                chunk.choices = [
-                    out.ChatChunkChoice(index, out.ChatDelta(role="assistant", content=""))
-                    for index in range(answer.answer.params.n)
-                ]
-                yield sse.event(out.encode(chunk))
+                if self._body.return_token_ids:
+                    chunk.prompt_token_ids = answer.answer.prompt_ids
+                begun = out.ChatDelta(role="assistant", content="")
+                yield sse.choice_events(
+                    chunk, [out.ChatChunkChoice(index, begun) for index in range(answer.answer.params.n)]
+                )
+                chunk.prompt_token_ids = msgspec.UNSET
                 async for step in steps:
-                    if not step:
-                        yield sse.KEEP_ALIVE
-                        continue
-                    chunk.choices = [self._choice(said) for said in step]
                     if options is not None and options.continuous_usage_stats:
                         chunk.usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
-                    yield sse.event(out.encode(chunk))
+                    yield sse.choice_events(chunk, [self._choice(said) for said in step])
             if options is not None and options.include_usage:
                 chunk.choices = []
                 chunk.usage = usage_of(answer.answer, reasoning_tokens=answer.reasoning_tokens)
@@ -127,15 +128,25 @@ class _Telling:
         if said.tool_calls or finish_reason is not None:
             finish_reason = self._calls[said.delta.sample].add_to_delta(said, delta)
         choice = out.ChatChunkChoice(said.delta.sample, delta, None, finish_reason)
+        if self._body.return_token_ids:
+            choice.token_ids = said.delta.token_ids
         visible = said.delta.n_visible
         if said.delta.logprobs:
-            views, scored = self._service.token_views, said.delta.logprobs[:visible]
-            choice.logprobs = out.ChatLogprobs(views.chat_logprobs(scored, self._body.top_logprobs or 0))
+            choice.logprobs = self._logprobs(said)
         if said.delta.prompt_routing is not None:
             choice.prompt_routed_experts = experts_of(said.delta.prompt_routing)
         if said.delta.routing is not None:
             choice.routed_experts = experts_of(said.delta.routing, visible)
         return choice
+
+    def _logprobs(self, said: Said) -> out.ChatLogprobs:
+        """Of the content apart from those of the reasoning, as DeepSeek's own service tells them."""
+        views, most = self._views, self._body.top_logprobs or 0
+        scored = said.delta.logprobs[: said.delta.n_visible]
+        told = out.ChatLogprobs(views.chat_logprobs(scored[said.n_before :], most))
+        if said.n_before and self._body.include_reasoning:
+            told.reasoning_content = views.chat_logprobs(scored[: said.n_before], most)
+        return told
 
 
 class _ChoiceFold:
@@ -149,6 +160,7 @@ class _ChoiceFold:
         self._function_call: out.FunctionCall | msgspec.UnsetType = msgspec.UNSET
         self._logprobs: out.ChatLogprobs | None = None
         self._finish_reason = ""
+        self._token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
         self._experts: list[out.TokenExperts] | msgspec.UnsetType = msgspec.UNSET
         self._prompt_experts: list[out.TokenExperts] | msgspec.UnsetType = msgspec.UNSET
 
@@ -164,7 +176,9 @@ class _ChoiceFold:
             if self._logprobs is None:
                 self._logprobs = choice.logprobs
             else:
-                self._logprobs.content += choice.logprobs.content
+                self._logprobs.add(choice.logprobs)
+        if isinstance(choice.token_ids, list):
+            self._token_ids = [*(self._token_ids or ()), *choice.token_ids]
         if isinstance(choice.routed_experts, list):
             self._experts = [*(self._experts or ()), *choice.routed_experts]
         if isinstance(choice.prompt_routed_experts, list):
@@ -196,5 +210,6 @@ class _ChoiceFold:
         if self._calls:
             message.tool_calls = self._calls
         return out.ChatChoice(
-            self._index, message, self._logprobs, self._finish_reason, self._experts, self._prompt_experts
-        )
+            self._index, message, self._logprobs, self._finish_reason, self._experts, self._prompt_experts,
+            self._token_ids,
+        )  # fmt: skip

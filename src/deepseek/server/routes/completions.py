@@ -74,8 +74,10 @@ class _Work:
 
         wish = replace(self._wish, request_id=f"{self._wish.request_id}-{place}") if place else self._wish
         answer = await begin(service, make, wish, slow=self._structured is not None)
-        text = prompt if isinstance(prompt, str) else service.tokenizer.decode(prompt)
-        return _Prompt(service, body, answer, place * self._n, text)
+        if not isinstance(prompt, str):
+            return _Prompt(service, body, answer, place * self._n, service.tokenizer.decode(prompt), 0)
+        n_added = len(service.tokenizer.added_around[0]) if body.add_special_tokens else 0
+        return _Prompt(service, body, answer, place * self._n, prompt, n_added if prompt else len(answer.prompt_ids))
 
     async def begin_all(self) -> "list[_Prompt]":
         """All of them; where one is refused, the others are ended."""
@@ -122,10 +124,9 @@ class _Work:
         try:
             async with aclosing(_together(prompts)) as steps:
                 async for step in steps:
-                    chunk.choices = step
                     if options is not None and options.continuous_usage_stats:
                         chunk.usage = self._usage([prompt.answer for prompt in prompts])
-                    yield sse.event(out.encode(chunk)) if step else sse.KEEP_ALIVE
+                    yield sse.choice_events(chunk, step)
             if wants_usage:
                 chunk.choices, chunk.usage = [], self._usage([prompt.answer for prompt in prompts])
                 yield sse.event(out.encode(chunk))
@@ -177,24 +178,32 @@ async def _together(prompts: "list[_Prompt]") -> AsyncGenerator[list[out.Complet
 
 @dataclass
 class _Prompt:
-    """One prompt that runs. first: index of its first choice; text: as it is echoed."""
+    """One prompt that runs. first: index of its first choice; text: as echoed, which is without n_added tokens."""
 
     service: Service
     body: CompletionRequest
     answer: Answer
     first: int
     text: str
+    n_added: int
 
     async def steps(self) -> AsyncGenerator[list[out.CompletionChoice], None]:
-        logprobs = [LegacyLogprobs(self.service.token_views) for _ in range(self.answer.params.n)]
+        tokenizer, params = self.service.tokenizer, self.answer.params
+        unprinted = tokenizer.special_ids if params.skip_special_tokens else frozenset[int]()
+        views = self.service.token_id_views if self.body.return_tokens_as_token_ids else self.service.token_views
+        logprobs = [LegacyLogprobs(tokenizer, views, unprinted) for _ in range(params.n)]
         begun: set[int] = set()
         async with aclosing(self.answer.steps()) as steps:
             async for deltas in steps:
                 told = []
                 for delta in deltas:
-                    echo = self.body.echo and delta.sample not in begun
+                    is_first = delta.sample not in begun
                     begun.add(delta.sample)
-                    told.append(self._choice(delta, logprobs[delta.sample], echo=echo))
+                    told.append(self._choice(delta, logprobs[delta.sample], echo=self.body.echo and is_first))
+                    if self.body.return_token_ids:
+                        told[-1].token_ids = delta.token_ids if self.body.max_tokens != 0 else []
+                        if is_first:
+                            told[-1].prompt_token_ids = self.answer.prompt_ids
                 yield told
 
     def _choice(self, delta: Delta, logprobs: LegacyLogprobs, *, echo: bool) -> out.CompletionChoice:
@@ -207,7 +216,8 @@ class _Prompt:
         if body.logprobs is not None:
             choice.logprobs = out.CompletionLogprobs([], [], [], [])
             if echo:
-                logprobs.add_prompt(choice.logprobs, self.answer.prompt_ids, self.answer.prompt_logprobs or [])
+                prompt = self.answer.prompt_logprobs or []
+                logprobs.add_prompt(choice.logprobs, self.answer.prompt_ids, prompt, self.n_added)
             if body.max_tokens != 0:
                 logprobs.add(choice.logprobs, delta.logprobs)
         if delta.prompt_routing is not None:
@@ -232,6 +242,10 @@ class _ChoiceFold:
                 whole.logprobs = choice.logprobs
             else:
                 whole.logprobs.extend(choice.logprobs)
+        if isinstance(choice.prompt_token_ids, list):
+            whole.prompt_token_ids = choice.prompt_token_ids
+        if isinstance(choice.token_ids, list):
+            whole.token_ids = [*(whole.token_ids or ()), *choice.token_ids]
         if isinstance(choice.prompt_routed_experts, list):
             whole.prompt_routed_experts = choice.prompt_routed_experts
         if isinstance(choice.routed_experts, list):

@@ -37,7 +37,7 @@ async def score(body: ScoreRequest, request: Request) -> Response:
     return await sse.whole(request, told())
 
 
-@router.post("/v1/rerank", responses=answers_with(out.Ranking))
+@router.post("/v1/rerank", responses=answers_with(out.Ranking, or_list_of=out.RankedText))
 @router.post("/rerank", include_in_schema=False)
 @router.post("/v2/rerank", include_in_schema=False)
 async def rerank(body: RerankRequest, request: Request) -> Response:
@@ -45,12 +45,16 @@ async def rerank(body: RerankRequest, request: Request) -> Response:
     service = serving(request)
     model = service.check_model(body.model)
     answer_id = new_id("rerank")
-    texts = body.texts
+    texts = body.contents
 
     async def told() -> Response:
         pairs = [(body.query, text) for text in texts]
         scores, usage = await _scores(service, request, answer_id, pairs, body.priority)
         best = sorted(range(len(texts)), key=lambda place: -scores[place])[: body.best]
+        if body.texts is not None:
+            return json_response(
+                [out.RankedText(place, scores[place], texts[place] if body.return_text else None) for place in best]
+            )
         results = [out.Ranked(place, scores[place]) for place in best]
         if body.return_documents:
             for result in results:

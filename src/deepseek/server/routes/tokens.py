@@ -1,5 +1,7 @@
 """POST /tokenize, /detokenize and /apply-template."""
 
+from typing import Any
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -21,7 +23,8 @@ async def tokenize(body: TokenizeRequest, request: Request) -> Response:
     service = serving(request)
     service.check_model(body.model)
     ids = await service.in_thread(lambda: _ids(service, body, request))
-    told = {"count": len(ids), "max_model_len": service.engine.max_model_len, "tokens": ids}
+    tokens = [_piece(service, token) for token in ids] if body.with_pieces else ids
+    told: dict[str, Any] = {"count": len(ids), "max_model_len": service.engine.max_model_len, "tokens": tokens}
     if body.return_token_strs:
         told["token_strs"] = [service.token_views.text(token) for token in ids]
     return json_response(told)
@@ -36,9 +39,16 @@ async def apply_template(body: ApplyTemplateRequest, request: Request) -> Respon
     return json_response({"prompt": prompt})
 
 
+def _piece(service: Service, token: int) -> dict[str, Any]:
+    text, data = service.token_views.view(token)
+    return {"id": token, "piece": data if "\ufffd" in text else text}
+
+
 def _ids(service: Service, body: TokenizeRequest, request: Request) -> list[int]:
     if body.prompt is not None:
-        return service.tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens)
+        return service.tokenizer.encode(
+            body.prompt, add_special_tokens=body.add_special_tokens, parse_special=body.parse_special
+        )
     return _chat_ids(service, body, request)
 
 
@@ -57,7 +67,7 @@ def _chat_ids(service: Service, body: TokenizeRequest | ApplyTemplateRequest, re
 
 @router.post("/detokenize")
 async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
-    """The text of tokens."""
+    """The text of tokens, under vLLM's name and llama.cpp's."""
     service = serving(request)
     service.check_model(body.model)
     size = service.engine.model_config.vocab_size
@@ -66,4 +76,4 @@ async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
     text = await service.in_thread(
         lambda: service.tokenizer.decode(body.tokens, skip_special_tokens=body.skip_special_tokens)
     )
-    return json_response({"prompt": text})
+    return json_response({"prompt": text, "content": text})

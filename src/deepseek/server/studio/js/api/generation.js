@@ -4,8 +4,8 @@ import { ApiError, ConnectionLost, request } from "./server.js";
 import { eventData } from "./event_stream.js";
 import { choiceRouting } from "./routing.js";
 
-function tokensOf(choice, channel) {
-  return (choice.logprobs?.content ?? []).map(({ token, logprob, top_logprobs: top }) => ({
+function tokensOf(choice, channel, field) {
+  return (choice.logprobs?.[field] ?? []).map(({ token, logprob, top_logprobs: top }) => ({
     text: token, logprob, channel, top: (top ?? []).map((other) => ({ text: other.token, logprob: other.logprob })),
   }));
 }
@@ -19,7 +19,7 @@ export function pieceOf(chunk) {
     reasoning,
     content,
     calls: choice.delta?.tool_calls ?? [],
-    tokens: tokensOf(choice, reasoning && !content ? "reasoning" : "content"),
+    tokens: [...tokensOf(choice, "reasoning", "reasoning_content"), ...tokensOf(choice, "content", "content")],
     routing: choiceRouting(choice),
     finish: choice.finish_reason ?? null,
     usage: chunk.usage ?? null,
