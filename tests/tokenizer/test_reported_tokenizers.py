@@ -161,6 +161,8 @@ REPORTS = [
         config(added_tokens_decoder={str(NEXT): token(NEXT, "<x>", lstrip=True) | {"id": None}})(files),
         files.config["added_tokens_decoder"][str(NEXT)].pop("id")),
         texts=("a  <x> b",), verdict="fixed: the config wins"),
+    Report(HUB + "ggml-org/llama.cpp/pull/8228", "the config calls a special token ordinary",
+           config(added_tokens_decoder={"2": {"content": SPECIAL[2], "special": False, "normalized": False}})),
     Report(HUB + "huggingface/tokenizers/issues/507", "a token only in added_tokens.json",
            beside("added_tokens.json", {"<new>": NEXT}), texts=("a<new>b",), verdict="fixed: it is a token"),
     Report(HUB + "ggml-org/llama.cpp/pull/3635", "added_tokens.json repeats tokens of the vocabulary",

@@ -25,14 +25,19 @@ _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def with_declared_flags(spec: Mapping[str, Any], config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """A `tokenizer.json` whose added tokens have the flags of the config's `added_tokens_decoder`: it wins."""
+    """A `tokenizer.json` whose added tokens have the flags of the config's `added_tokens_decoder`: it wins.
+
+    A token that either of them calls special is special.
+    """
     declared = {token["content"]: token for token in decoder_tokens(config, where)}
     if not declared:
         return spec
-    named = set(special_names(config, where).values())
-    added = [{**token, **declared.get(token["content"], {})} for token in spec.get("added_tokens") or ()]
-    return {**spec, "added_tokens": [{**token, "special": True} if token["content"] in named else token
-                                     for token in added]}  # fmt: skip
+    added = []
+    for token in spec.get("added_tokens") or ():
+        flags = declared.get(token["content"], {})
+        special = bool(token.get("special") or flags.get("special"))
+        added.append({**token, **flags, "special": special})
+    return {**spec, "added_tokens": added}
 
 
 def extra_tokens(config: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

@@ -273,17 +273,11 @@ class Tokenizer:
         return frozenset(without_exceptions(ends, self._backend.token_to_id))
 
     def _add_named_tokens(self) -> None:
-        """bos, eos and their like are added tokens even where `tokenizer.json` forgets to say so.
-
-        What `added_tokens_decoder` says of a token holds, as in Transformers.
-        """
+        """bos, eos and their like are added tokens even where `tokenizer.json` forgets to say so."""
         from tokenizers import AddedToken
 
-        known = {token.content: token for token in self._backend.get_added_tokens_decoder().values()}
-        described = [AddedToken(**token) for token in decoder_tokens(self.config, self._where)]
-        changed = [token for token in described if token.content in known and repr(token) != repr(known[token.content])]
-        self._backend.add_tokens(changed)
-        wanted = described
+        known = {token.content for token in self._backend.get_added_tokens_decoder().values()}
+        wanted = [AddedToken(**token) for token in decoder_tokens(self.config, self._where)]
         wanted += [AddedToken(name, special=True, normalized=False) for name in self._special.values()]
         wanted += [AddedToken(**token) for token in extra_tokens(self.config, self._where)]
         fresh = {token.content: token for token in reversed(wanted) if token.content not in known}
