@@ -266,3 +266,12 @@ def test_every_route_gives_calls_or_the_format(tiny: Live, ask: Any) -> None:
             assert calls or is_valid(text.strip(), FORMAT)
             kinds.add(bool(calls))
     assert kinds == {False, True}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_without_calls_the_format_is_alone(tiny: Live, seed: int) -> None:
+    shape = {"type": "json_schema", "json_schema": {"name": "person", "schema": FORMAT}}
+    body = {"messages": SAID, "tools": DECLARED, "tool_choice": "none", "max_tokens": 600, "seed": seed}
+    message = tiny.post("/v1/chat/completions", {**body, "response_format": shape}).json()["choices"][0]["message"]
+    assert "tool_calls" not in message
+    assert is_valid(message["content"].strip(), FORMAT)
