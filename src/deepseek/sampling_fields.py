@@ -41,7 +41,7 @@ def sampling_params(
 
 def beneath(recommended: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields, and what is recommended where they say nothing under any name."""
-    given = {_own(name, None)[0] for name in fields}
+    given = {_own(name, value)[0] for name, value in fields.items()}
     return {**{name: value for name, value in recommended.items() if name not in given}, **fields}
 
 
@@ -60,6 +60,8 @@ def _known(fields: Mapping[str, Any], also: Iterable[str]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     for name, value in fields.items():
+        if name == "do_sample" and value in (True, None):
+            continue
         own, value = _own(name, value)
         if own not in SamplingParams.__dataclass_fields__:
             raise GenerationError(unknown_name(name, [*SamplingParams.__dataclass_fields__, *also]))
@@ -72,4 +74,6 @@ def _known(fields: Mapping[str, Any], also: Iterable[str]) -> dict[str, Any]:
 def _own(name: str, value: Any) -> tuple[str, Any]:
     if name in GUIDED:
         return "structured", None if value is None else {GUIDED[name]: value}
+    if name == "do_sample" and value is False:  # Transformers' word for greedy
+        return "temperature", 0.0
     return ALIASES.get(name, name), value

@@ -163,6 +163,9 @@ def test_the_verdict_does_not_hang_on_what_was_run_before(model: Path, folder: P
 def test_no_source(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         ensure_packed(tmp_path / "nothing")
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(CheckpointError, match="no model in this folder; expected"):
+        ensure_packed(tmp_path)
 
 
 def test_progress_reaches_its_end(model: Path) -> None:

@@ -41,6 +41,17 @@ def test_no_prompts_give_no_answers(engine: Engine) -> None:
     assert engine.generate([]) == []
 
 
+def test_prompts_in_vllms_dicts(engine: Engine) -> None:
+    def ids(prompt: Any) -> tuple[int, ...]:
+        (answer,) = engine.generate([prompt], max_tokens=3, temperature=0)
+        return answer.prompt_tokens, *answer.token_ids
+
+    assert ids({"prompt": "abc"}) == ids("abc")
+    assert ids({"prompt_token_ids": [0, 1]}) == ids([0, 1])
+    assert ids({"prompt": None, "prompt_token_ids": [0]}) == ids([0])
+    assert len(one(engine.generate({"prompt": "abc"}, max_tokens=1)).token_ids) == 1
+
+
 def test_each_prompt_may_have_params_of_its_own(engine: Engine) -> None:
     each = [SamplingParams(max_tokens=count, temperature=0) for count in (2, 5)]
     assert [len(answer.token_ids) for answer in engine.generate([[0], [1]], each)] == [2, 5]
@@ -49,6 +60,10 @@ def test_each_prompt_may_have_params_of_its_own(engine: Engine) -> None:
 def test_other_names_of_settings(engine: Engine) -> None:
     assert len(engine.generate([0], max_new_tokens=3).token_ids) == 3
     assert len(engine.generate([0], n_predict=4, num_return_sequences=2).samples) == 2
+    assert len(engine.generate([0], sampling_params=SamplingParams(max_tokens=3)).token_ids) == 3
+    greedy = engine.generate([0], max_tokens=5, temperature=0).token_ids
+    assert engine.generate([0], max_tokens=5, do_sample=False).token_ids == greedy
+    assert len(engine.generate([0], max_tokens=2, do_sample=True).token_ids) == 2
 
 
 def test_a_prompt_may_fill_the_context_where_one_token_is_asked_for() -> None:
@@ -162,7 +177,12 @@ def test_the_context_is_a_limit() -> None:
         ([[1], [2]], {"params": [SamplingParams()]}, "there are 2 prompts and 1 params"),
         ([1] * 97, {"max_tokens": 1}, r"97 tokens > 96 maximum.* is 96 tokens \(max_model_len\): shorten"),
         ([1], {"params": SamplingParams(), "seed": 4}, "not both: seed"),
-        ([[1.5]], {}, "a text or a list of token ids"),
+        ([[1.5]], {}, "a string or a list of token ids, not list"),
+        (b"ab", {}, "a string or a list of token ids, not bytes"),
+        ([{"role": "user", "content": "hi"}], {}, "not a message: use chat for messages"),
+        ({"prompt": "a", "multi_modal_data": {"image": 1}}, {}, "prompt or prompt_token_ids, not multi_modal_data"),
+        ({}, {}, r"must have prompt \(a string\) or prompt_token_ids"),
+        ([1], {"do_sample": False, "temperature": 1}, "two names of one setting"),
         ([1], {"priority": "high"}, "priority must be a whole number, not 'high'"),
         ([1], {"record_routing": 1}, "record_routing must be True or False"),
     ],

@@ -170,10 +170,10 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
         {"type": "image", "source": {}}]}]}]}, r"messages\.0\.content\.0\.content\.0\.type is 'image'"),
     ({"messages": [{"role": "user", "content": [{"type": "new_kind", "text": "read me"}]}]}, r"content\.0\.type"),
     ({"tools": [{"type": "web_search_20250305", "name": "s"}], "tool_choice": {"type": "tool", "name": "s"}},
-     "tool_choice must be given with tools"),
+     "tool_choice needs tools"),
     ({"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]}]},
      "a message with role user cannot have a block of type tool_use"),
-    ({"tool_choice": {"type": "any"}}, "tool_choice must be given with tools"),
+    ({"tool_choice": {"type": "any"}}, "tool_choice needs tools"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "user", "content": []}]}, "a message with role user must have content"),
     ({"messages": [*QUESTION, {"role": "assistant", "content": [

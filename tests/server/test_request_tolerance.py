@@ -188,8 +188,8 @@ def test_every_refused_field_says_what_to_do() -> None:
 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
-    ({"tool_choice": "required"}, "tool_choice must be given with tools"),
-    ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice must be given with tools"),
+    ({"tool_choice": "required"}, "tool_choice needs tools"),
+    ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice needs tools"),
     ({"messages": [{"role": "user", "text": "hi"}]}, "content must be a text"),
     ({"messages": [{"role": "tool", "output": "x"}]}, "content must be a text"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "type"),

@@ -206,9 +206,9 @@ def test_log_probabilities_of_the_text(client: openai.OpenAI) -> None:
     [
         ({"conversation": "c"}, "conversation is not supported: use previous_response_id"),
         ({"prompt": {"id": "p"}}, "prompt is not supported"),
-        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice must be given with tools"),
+        ({"tools": [{"type": "web_search"}], "tool_choice": "required"}, "tool_choice needs tools"),
         ({"tools": [WEATHER], "tool_choice": {"type": "web_search"}}, "tool_choice names a tool of type 'web_search'"),
-        ({"tool_choice": "required"}, "tool_choice must be given with tools"),
+        ({"tool_choice": "required"}, "tool_choice needs tools"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
          r"input\.0\.content\.0\.type is 'input_image'"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input names the item 'x', which was not stored"),

@@ -92,8 +92,17 @@ def test_its_held_out_loss_is_measured_again(trained: tuple[Path, subprocess.Com
 def test_a_second_run_is_refused_before_anything_is_prepared(
     trained: tuple[Path, subprocess.CompletedProcess[str]], pages: Path
 ) -> None:
-    done = deepseek("train", "--text", "pages", cwd=pages)
-    assert "already holds a run: continue it with --resume" in done.stderr
+    for words in (("--text", "pages"), ("runs/pages",)):
+        done = deepseek("train", *words, cwd=pages)
+        assert "already holds a run: continue it with --resume" in done.stderr
+
+
+def test_a_run_on_text_is_resumed_by_its_folder(
+    trained: tuple[Path, subprocess.CompletedProcess[str]], pages: Path
+) -> None:
+    done = deepseek("train", "runs/pages", "--resume", cwd=pages)
+    assert done.returncode == 0, done.stderr
+    assert "done: " in done.stderr
 
 
 def test_one_line_is_enough(tmp_path: Path) -> None:
@@ -130,8 +139,10 @@ def test_what_to_train_on_must_be_said_once(tmp_path: Path) -> None:
         assert message in done.stderr
         assert "Traceback" not in done.stderr
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="there is no text in it"):
+    (tmp_path / ".notes.txt").write_text("hidden")
+    with pytest.raises(DataError, match="there is no text in it: all 2 files are hidden, empty or of a kind"):
         find_text([tmp_path])
+    assert "is a folder without recipe.toml" in deepseek("train", ".", cwd=tmp_path).stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT")

@@ -8,6 +8,7 @@ import typer
 
 from deepseek.cli import options
 from deepseek.cli.console import err, out, print_json, progress_bars
+from deepseek.cli.info import short_count
 from deepseek.cli.session import require_torch
 from deepseek.errors import ConfigError
 
@@ -206,7 +207,7 @@ def _print(facts: dict[str, Any], model: "Model", *, as_json: bool) -> None:
         return
     out.print(facts["path"], markup=False, soft_wrap=True)
     out.print(
-        f"{size.total / 1e6:.0f}M parameters, {size.active / 1e6:.0f}M active: {moe.num_experts_per_tok} of "
+        f"{short_count(size.total)} parameters, {short_count(size.active)} active: {moe.num_experts_per_tok} of "
         f"{moe.n_routed_experts} experts and {moe.n_shared_experts} shared, {moe.moe_intermediate_size} wide",
         style="dim",
         markup=False,

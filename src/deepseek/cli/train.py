@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A TOML file; see recipes/ and docs/training.md. Not with --text.")
+        Path | None,
+        typer.Argument(help="A TOML file (see recipes/ and docs/training.md), or a run on text. Not with --text."),
     ] = None,
     text: Annotated[
         list[Path] | None,
@@ -103,7 +104,10 @@ class _Wanted:
             )
         from deepseek.training import text_run
 
-        self._recipe = recipe.expanduser() if recipe else None
+        recipe, run = recipe and recipe.expanduser(), run and run.expanduser()
+        if recipe and recipe.is_dir():
+            recipe, run = _recipe_of_run(recipe), run or recipe
+        self._recipe = recipe
         self._size, self._steps, self._minutes, self._resume, self._changes = size, steps, minutes, resume, changes
         self._given_text, self._given_run = text, run
         self._text = text_run.find_text([path.expanduser() for path in text]) if text and not self._goes_on() else None
@@ -111,14 +115,14 @@ class _Wanted:
 
     def _run_folder(self) -> Path:
         if self._given_run:
-            return self._given_run.expanduser()
+            return self._given_run
         if self._recipe:
             return Path("runs") / self._read(self._recipe).name
         return Path("runs") / (self._text.name if self._text else _name_of(self._given_text[0]))
 
     def _goes_on(self) -> bool:
         """A run on text that is resumed: its own recipe counts, and the text may be gone."""
-        folder = self._given_run.expanduser() if self._given_run else Path("runs") / _name_of(self._given_text[0])
+        folder = self._given_run or Path("runs") / _name_of(self._given_text[0])
         return self._resume and (folder / "recipe.toml").exists()
 
     def _read(self, path: Path, steps: int | None = None) -> "Recipe":
@@ -238,6 +242,17 @@ class _Wanted:
             words += ["--minutes", f"{self._minutes:g}"]
         words += [word for change in self._changes for word in ("--set", change)]
         return join([*words, "--resume"])
+
+
+def _recipe_of_run(folder: Path) -> Path:
+    """A run on text wrote the recipe that it was trained by."""
+    recipe = folder / "recipe.toml"
+    if recipe.exists():
+        return recipe
+    raise ConfigError(
+        f"{folder} is a folder without recipe.toml: give a recipe (to continue a run: RECIPE --out {folder} --resume), "
+        f"or train on a folder of text with --text {folder}"
+    )
 
 
 def _name_of(path: Path) -> str:

@@ -141,7 +141,10 @@ def _print_outcome(outcome: "Outcome", trainer: "Trainer", command: str) -> None
     if outcome.mtp_loss:
         loss += f" (MTP layers {outcome.mtp_loss:.4f})"
     if outcome.signal is not None:
-        err.print(f"stopped and saved after step {outcome.step:,} of {trainer.plan.steps:,}{loss}; resume with")
+        err.print(
+            f"stopped and saved after step {outcome.step:,} of {trainer.plan.steps:,}{loss}; resume with",
+            soft_wrap=True,
+        )
         err.print(command, markup=False, soft_wrap=True)
         return
     model = trainer.run_folder.checkpoints / "final"
@@ -172,7 +175,7 @@ class _Watcher:
             self._show(record["step"], plan.steps, f"{told}  {left}")
         elif time.monotonic() - self._logged >= LOG_EVERY_SECONDS:
             self._logged = time.monotonic()
-            err.print(f"step {record['step']:,}/{plan.steps:,}  {told}  {left}", markup=False)
+            err.print(f"step {record['step']:,}/{plan.steps:,}  {told}  {left}", markup=False, soft_wrap=True)
 
     def _left(self, record: Mapping[str, Any], plan: "Plan") -> str:
         """By the mean of this session's steps; from the first step on by its own time."""

@@ -153,7 +153,7 @@ class Engine:
         The model's chat template makes the prompt; tools are described in it. params and fields as for `generate`; what
         they leave out is as the model's makers recommend, where no params are given as an object.
         """
-        if params is None:
+        if params is None and "sampling_params" not in fields:
             fields = beneath(self.recommended_sampling, fields)
         return self.generate(self.chat_prompt(messages, tools=tools), params, **fields)
 

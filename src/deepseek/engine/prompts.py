@@ -10,7 +10,8 @@ from deepseek.errors import ContextLengthError, GenerationError
 from deepseek.sampling import SamplingParams
 from deepseek.sampling_fields import params_for_each
 
-Prompt = str | Sequence[int]
+Prompt = str | Sequence[int] | Mapping[str, Any]
+"""Text, token ids, or vLLM's `{"prompt": text}` and `{"prompt_token_ids": ids}`."""
 Prompts = Prompt | Sequence[Prompt]
 
 
@@ -54,19 +55,33 @@ class RequestOptions:
 
 def is_many(prompts: Prompts) -> bool:
     """Whether this is a list of prompts and not one. An empty list has no prompts."""
-    if isinstance(prompts, str):
+    if isinstance(prompts, str | bytes | Mapping):
         return False
     return len(prompts) == 0 or not all(_is_token(token) for token in prompts)
 
 
 def prompt_ids(prompt: Any, tokenizer: TextTokenizer | None) -> list[int]:
+    if isinstance(prompt, Mapping):
+        prompt = _held(prompt)
     if isinstance(prompt, str):
         if tokenizer is None:
             raise GenerationError("a prompt given as text needs an engine with a tokenizer: give token ids")
         return tokenizer.encode(prompt)
-    if not all(_is_token(token) for token in prompt):
-        raise GenerationError("a prompt must be a text or a list of token ids")
+    if isinstance(prompt, bytes | Mapping) or not all(_is_token(token) for token in prompt):
+        raise GenerationError(f"a prompt must be a string or a list of token ids, not {type(prompt).__name__}")
     return [index(token) for token in prompt]
+
+
+def _held(prompt: Mapping[str, Any]) -> Any:
+    """The prompt in one of vLLM's dicts; ids win, as there. Iterated, a dict would be a list of its keys."""
+    given = {name: value for name, value in prompt.items() if value is not None}
+    if "role" in given:
+        raise GenerationError("a prompt must be a string or token ids, not a message: use chat for messages")
+    if unknown := given.keys() - {"prompt", "prompt_token_ids"}:
+        raise GenerationError(f"a prompt as a dict has prompt or prompt_token_ids, not {', '.join(sorted(unknown))}")
+    if not given:
+        raise GenerationError("a prompt as a dict must have prompt (a string) or prompt_token_ids")
+    return given.get("prompt_token_ids", given.get("prompt"))
 
 
 def chat_ids(messages: Any, tokenizer: TextTokenizer, tools: Any = None) -> list[int]:
@@ -109,6 +124,8 @@ def settle(params: Any, fields: dict[str, Any], count: int = 1) -> tuple[list[Sa
     names = RequestOptions.__dataclass_fields__.keys()
     options = RequestOptions(**{name: fields[name] for name in names & fields})
     rest = {name: value for name, value in fields.items() if name not in names}
+    if params is None:
+        params = rest.pop("sampling_params", None)  # vLLM's name
     return params_for_each(params, rest, count, also=names), options
 
 

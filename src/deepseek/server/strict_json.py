@@ -112,6 +112,8 @@ def report_ignored(request: Request, response: Response) -> None:
 
 def parse(data: bytes) -> Any:
     """Raises ApiError with status 400 saying what is wrong."""
+    if data.startswith(b"\x1f\x8b"):
+        raise _wrong("it is compressed with gzip: send the header Content-Encoding: gzip")
     data = data.removeprefix(codecs.BOM_UTF8)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data[:4]:
         raise _wrong("it is not encoded in UTF-8, but perhaps in UTF-16: send UTF-8")

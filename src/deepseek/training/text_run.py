@@ -62,8 +62,16 @@ def find_text(paths: Sequence[Path]) -> Text:
         found += [file for file in names if file.is_file() and file.suffix.lower() not in NOT_TEXT]
     size = sum(file.stat().st_size * _PACKED.get(file.suffix.lower(), 1) for file in found)
     if not size:
-        raise DataError(f"{', '.join(map(str, paths))}: there is no text in it; see docs/data.md for what can be read")
+        raise DataError(f"{', '.join(map(str, paths))}: there is no text in it{_skipped(paths)}")
     return Text(paths=tuple(path.absolute() for path in paths), size=size, files=len(found))
+
+
+def _skipped(paths: Sequence[Path]) -> str:
+    files = sum(file.is_file() for path in paths for file in (path.rglob("*") if path.is_dir() else [path]))
+    if not files:
+        return ": no files"
+    of_them = "the file is" if files == 1 else f"all {files:,} files are"
+    return f": {of_them} hidden, empty or of a kind that holds no text (images, archives, PDF); see docs/data.md"
 
 
 def data_recipe(text: Text) -> dict[str, Any]:

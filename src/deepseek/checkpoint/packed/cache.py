@@ -138,6 +138,8 @@ def _key(source: Path) -> str:
     digest = hashlib.blake2b(f"version {VERSION}, reading {_READING}\0".encode(), digest_size=12)
     files = _files_of(source)
     if not files:
+        if source.is_dir():
+            raise CheckpointError(f"{source}: no model in this folder; expected .safetensors or .gguf files")
         raise CheckpointError(f"{source}: no such checkpoint")
     try:
         for path in files:

@@ -237,7 +237,7 @@ class ChatCompletionRequest(SamplingFields):
             raise ValueError("functions is the older name of tools: give tools alone")
         if not self.tools and not self.functions:
             if self.tool_choice not in (None, "none", "auto") or isinstance(self.function_call, FunctionName):
-                raise ValueError("tool_choice must be given with tools")
+                raise ValueError("tool_choice needs tools: give them, or leave it out")
             self.tool_choice = self.function_call = None
         self._check_choice()
         self._check_reasoning()

@@ -350,7 +350,7 @@ class CountTokensRequest(RequestBody):
     def _check_tools(self) -> Self:
         if not self.tools and self.tool_choice is not None:
             if self.tool_choice.type not in ("auto", "none"):
-                raise ValueError("tool_choice must be given with tools that this server can offer to the model")
+                raise ValueError("tool_choice needs tools that this server can offer to the model")
             self.tool_choice = None
         return self
 

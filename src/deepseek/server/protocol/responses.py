@@ -208,7 +208,7 @@ class ResponsesRequest(RequestBody):
     def _check_together(self) -> Self:
         if not self.tools:
             if self.tool_choice not in (None, "auto", "none"):
-                raise ValueError("tool_choice must be given with tools that this server can offer to the model")
+                raise ValueError("tool_choice needs tools that this server can offer to the model")
             self.tool_choice = None
         for name in self.include or ():
             if name != _LOGPROBS or not self.wants_logprobs:
