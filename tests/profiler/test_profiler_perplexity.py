@@ -1,6 +1,7 @@
 """Windows and losses: the one definition that makes two programs' perplexities comparable."""
 
 import math
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepseek.errors import DeepseekError
-from deepseek.profiler.perplexity import losses_of, perplexity, score, standard_error, text_windows, windows
+from deepseek.profiler.perplexity import losses_of, perplexity, score, standard_error, text_of, text_windows, windows
 
 
 @given(st.integers(2, 40), st.integers(0, 200), st.sampled_from([None, 7]))
@@ -73,3 +74,9 @@ def test_a_text_that_is_none(tmp_path: Path) -> None:
     text.write_bytes(b"caf\xe9")
     with pytest.raises(DeepseekError, match="not UTF-8 text \\(byte 3\\)"):
         text_windows(text, tmp_path)
+
+
+def test_a_device_is_no_text() -> None:
+    """/dev/zero has no end: reading it takes all memory."""
+    with pytest.raises(DeepseekError, match="is a device"):
+        text_of(Path(os.devnull))

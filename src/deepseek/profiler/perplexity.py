@@ -66,8 +66,10 @@ def standard_error(losses: Sequence[float]) -> float:
 
 
 def text_of(file: Path) -> str:
-    """Raises DeepseekError for a file that cannot be read or is no UTF-8."""
+    """Raises DeepseekError for a device and for a file that cannot be read or is no UTF-8."""
     try:
+        if file.is_char_device() or file.is_block_device():
+            raise DeepseekError(f"{file}: is a device, which may never end; give a file")
         return file.read_text(encoding="utf-8")
     except OSError as error:
         raise DeepseekError(f"{file}: cannot be read ({error.strerror})") from None
