@@ -425,7 +425,7 @@ def process(folder: Path, data: Path) -> Iterator[tuple[subprocess.Popen[str], o
 
 
 def test_kills_in_the_middle_lose_nothing_and_answer_nothing_twice(tiny_folder: Path, tmp_path: Path) -> None:
-    names = [f"line {number}" for number in range(24)]
+    names = [f"line {number}" for number in range(40)]
     batch: Any = None
     kept: dict[str, bytes] = {}
     for kill, after in ((signal.SIGKILL, 3), (signal.SIGTERM, 9)):
@@ -442,7 +442,7 @@ def test_kills_in_the_middle_lose_nothing_and_answer_nothing_twice(tiny_folder: 
     with process(tiny_folder, tmp_path) as (_, client):
         done = ended(client, batch)
         lines = client.files.content(done.output_file_id).content.splitlines(keepends=True)
-        assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 24, 0)
+        assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 40, 0)
         assert [json.loads(line)["custom_id"] for line in lines] == names
         by_name = {json.loads(line)["custom_id"]: line for line in lines}
         assert by_name.items() >= kept.items()

@@ -11,6 +11,7 @@ from deepseek.server.protocol.completions import CompletionRequest
 from deepseek.server.protocol.ignored_fields import IgnoredFields, collecting
 from deepseek.server.protocol.messages import MessagesRequest
 from deepseek.server.protocol.responses import ResponsesRequest
+from deepseek.server.protocol.tools import FunctionName
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
 F: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
@@ -83,15 +84,15 @@ def test_a_block_of_no_type_is_refused(block: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("fields", "choice"),
     [
-        ({"tools": [F], "function_call": {"name": "f"}}, "f"),
+        ({"tools": [F], "function_call": {"name": "f"}}, FunctionName(name="f")),
         ({"tools": [F], "function_call": "none"}, "none"),
         ({"functions": [G], "tool_choice": "none"}, "none"),
         ({"functions": [G], "tool_choice": "required"}, "required"),
-        ({"functions": [G], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "g"),
+        ({"functions": [G], "tool_choice": {"type": "function", "function": {"name": "g"}}}, FunctionName(name="g")),
         ({"functions": [G], "function_call": "auto", "tool_choice": "auto"}, "auto"),
     ],
 )
-def test_a_choice_holds_under_either_name(fields: dict[str, Any], choice: str) -> None:
+def test_a_choice_holds_under_either_name(fields: dict[str, Any], choice: str | FunctionName) -> None:
     assert read(ChatCompletionRequest, **fields)[0].choice == choice
 
 
