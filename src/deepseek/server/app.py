@@ -125,7 +125,7 @@ def _plain(error: HTTPException, request: Request) -> ApiError:
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if error.status_code == 405 and (methods := paths.methods(path)):
         possible = " or ".join(method for method in methods if method not in ("HEAD", "OPTIONS"))
-        hint = f"{request.method} is not possible at {path!r:.200}: use {possible}"
+        hint = f"{request.method} is not allowed at {path!r:.200}: use {possible}"
         return ApiError(405, hint, headers={"Allow": ", ".join(methods)})
     if error.status_code == 404:
         return ApiError(404, f"there is nothing at {path!r:.200}: {_where_else(paths, path)}", code="not_found")

@@ -45,8 +45,8 @@ class Origins:
         if name not in self._hosts and not name.endswith(self._domains) and not _is_local(name):
             raise ApiError(
                 403,
-                f"this server is not known as {name!r:.200}: start it with --allowed-hosts {name:.200}, or with "
-                "--api-key, and no name is refused",
+                f"this server is not known as {name!r:.200}: start it with --allowed-hosts {name:.200}, or set "
+                "--api-key, which turns this check off",
                 code="host",
             )
 

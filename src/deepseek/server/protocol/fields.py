@@ -62,7 +62,7 @@ class ResponseFormat(RequestModel):
         if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
             raise ValueError("json_schema.schema must be given with type json_schema")
         if self.type != "json_schema" and self.json_schema is not None:
-            raise ValueError("json_schema means something with type json_schema only")
+            raise ValueError("json_schema applies only with type json_schema")
         return self
 
 

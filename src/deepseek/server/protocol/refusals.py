@@ -23,7 +23,7 @@ def refusal(errors: Sequence[Mapping[str, Any]], model: type[BaseModel] | None =
         return ApiError(400, _unknown(path, name, model), param=path, code="unknown_field")
     if not path:
         if error["type"] in ("missing", "model_attributes_type", "model_type"):
-            return ApiError(400, "the body must be a JSON object, sent with Content-Type: application/json")
+            return ApiError(400, "the body must be a JSON object (application/json); it is empty or something else")
         return ApiError(400, _sentence(error["msg"]))
     if error["type"] == "missing":
         return ApiError(400, f"{path} must be given", param=path, code="missing_field")
