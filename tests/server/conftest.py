@@ -26,3 +26,10 @@ def tiny(tiny_folder: Path) -> Iterator[Live]:
     """A tiny random model with experts behind a server, for the whole session."""
     with live(tiny_engine(tiny_folder)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def greedy(tiny_folder: Path) -> Iterator[Live]:
+    """The same, sampled greedily unless a request says otherwise, so that its answers are always the same."""
+    with live(tiny_engine(tiny_folder), sampling_defaults={"temperature": 0.0}) as server:
+        yield server

@@ -64,12 +64,12 @@ def is_right(found: Any, right: Any) -> bool:
     return bool(found == (pytest.approx(right, rel=1e-6) if isinstance(right, float) else right))
 
 
-def after(tiny: Live, report: dict[str, Any], headers: dict[str, str]) -> str | None:
+def after(greedy: Live, report: dict[str, Any], headers: dict[str, str]) -> str | None:
     """The body to send, with values of the answer to the body before it in place of `"$before.output.0.id"`."""
     body: str | None = report.get("body")
     if "before" not in report or body is None:
         return body
-    response = tiny.client.post(report["path"], content=report["before"].encode(), headers=headers)
+    response = greedy.client.post(report["path"], content=report["before"].encode(), headers=headers)
     assert response.is_success, (report["source"], response.text[:500])
     is_stream = response.headers["content-type"].startswith("text/event-stream")
     answer = events_of(response.text)[-1] if is_stream else response.json()
@@ -77,10 +77,10 @@ def after(tiny: Live, report: dict[str, Any], headers: dict[str, str]) -> str | 
 
 
 @pytest.fixture
-def prompts(tiny: Live, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def prompts(greedy: Live, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The texts of the prompts that the server makes of chats."""
     made: list[str] = []
-    tokenizer = tiny.service.tokenizer
+    tokenizer = greedy.service.tokenizer
     encode = type(tokenizer).encode_chat
 
     def recording(self: Any, *arguments: Any, **options: Any) -> list[int]:
@@ -93,10 +93,10 @@ def prompts(tiny: Live, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("report", _reports())
-def test_report(tiny: Live, report: dict[str, Any], prompts: list[str]) -> None:
+def test_report(greedy: Live, report: dict[str, Any], prompts: list[str]) -> None:
     headers = {"content-type": "application/json", **report.get("headers", {})}
-    method, body = report.get("method", "POST"), after(tiny, report, headers)
-    response = tiny.client.request(method, report["path"], content=body and body.encode(), headers=headers)
+    method, body = report.get("method", "POST"), after(greedy, report, headers)
+    response = greedy.client.request(method, report["path"], content=body and body.encode(), headers=headers)
     context = (report["source"], report["input"], response.text[:500])
     assert response.status_code == report.get("status", 200), context
     is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
@@ -120,7 +120,7 @@ def test_report(tiny: Live, report: dict[str, Any], prompts: list[str]) -> None:
     for path in report.get("absent", ()):
         assert value_at(answer, path) is None, (path, *context)
     if "like" in report:
-        other = tiny.client.request(method, report["path"], content=report["like"].encode(), headers=headers)
+        other = greedy.client.request(method, report["path"], content=report["like"].encode(), headers=headers)
         assert other.is_success, (other.text[:500], *context)
         same = report["same"]
         for path, there in (same if isinstance(same, dict) else dict(zip(same, same, strict=True))).items():
