@@ -232,6 +232,7 @@ def test_a_schema_in_every_place_where_servers_take_it(form: dict[str, Any]) -> 
         ({"seed": 2**64 + 3}, "seed", 3),
         ({"stop": ""}, "stop", ()),
         ({"stop": ["", "a"]}, "stop", ("a",)),
+        ({"stop": [None, "a", None]}, "stop", ("a",)),
         ({"logprobs": 500}, "logprobs", 100),
     ],
 )

@@ -149,6 +149,9 @@ class SamplingFields(RequestBody):
         if isinstance(values.get("structured_outputs"), bool):  # OpenRouter's flag beside response_format
             values.pop("structured_outputs")
             notes.ignore("structured_outputs")
+        for name in ("stop", "stop_token_ids", "bad_words"):
+            if isinstance(values.get(name), list):
+                values[name] = [one for one in values[name] if one is not None]
         if isinstance(values.get("logit_bias"), list):
             values["logit_bias"] = _bias_pairs(values["logit_bias"], notes)
 
