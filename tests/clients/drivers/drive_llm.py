@@ -42,4 +42,5 @@ def schema() -> None:
 
 @check
 def tool() -> None:
-    run_command("llm", "-m", "local", "-T", "llm_version", "--chain-limit", "3", "Which version of llm is this?")
+    words = ("-T", "llm_version", "--chain-limit", "3", "Which version of llm is this?")
+    run_command("llm", "-m", "local", *words, may_fail_with="Chain limit")
