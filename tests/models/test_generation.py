@@ -17,6 +17,8 @@ from model_reference import randomise
 class Letters:
     """A tokenizer of 67 letters, whose token 60 is special; 61 prints nothing until the next token comes."""
 
+    end_ids = frozenset[int]()
+
     def encode(self, text: str) -> list[int]:
         return [ord(letter) - ord("0") for letter in text]
 

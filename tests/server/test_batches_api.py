@@ -240,7 +240,10 @@ def test_cancelling_keeps_what_is_answered(tiny_folder: Path, tmp_path: Path) ->
     engine = tiny_engine(tiny_folder, max_num_seqs=1, max_decode_steps=1)
     brake = Brake(engine)
     with live(engine, max_num_seqs=1, data_dir=str(tmp_path)) as server, client_of(server) as client:
-        batch = begin(client, jsonl(chat_line("a", max_tokens=1), *(chat_line(name) for name in "bcd")))
+        batch = begin(
+            client,
+            jsonl(chat_line("a", max_tokens=1), *(chat_line(name, max_tokens=1000, ignore_eos=True) for name in "bcd")),
+        )
         until(lambda: client.batches.retrieve(batch.id).request_counts.completed >= 1)
         brake.pull()
         assert brake.at_step.wait(60)
